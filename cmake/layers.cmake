@@ -1,0 +1,28 @@
+# One static library per folder of daemon/. A layer links only what lies below it, so an upward
+# call does not link; tests/lint/lint_layers checks the includes. A folder without a .c file yet is
+# an empty library, so that the layers above it can be built already.
+
+function(chmux_layer name)
+    file(GLOB sources CONFIGURE_DEPENDS ${PROJECT_SOURCE_DIR}/daemon/${name}/*.c)
+    if(sources)
+        add_library(chmux_${name} STATIC ${sources})
+        target_include_directories(chmux_${name} PUBLIC ${PROJECT_SOURCE_DIR}/daemon)
+        target_link_libraries(chmux_${name} PUBLIC ${ARGN} PRIVATE chmux_flags)
+    else()
+        add_library(chmux_${name} INTERFACE)
+        target_include_directories(chmux_${name} INTERFACE ${PROJECT_SOURCE_DIR}/daemon)
+        target_link_libraries(chmux_${name} INTERFACE ${ARGN})
+    endif()
+endfunction()
+
+# Bottom first.
+set(CHMUX_LAYERS base http clickhouse config rt net upstream proxy admin)
+chmux_layer(base Threads::Threads)
+chmux_layer(http chmux_base)
+chmux_layer(clickhouse chmux_base)
+chmux_layer(config chmux_base PkgConfig::INIH)
+chmux_layer(rt chmux_http chmux_clickhouse chmux_config PkgConfig::LIBEVENT Threads::Threads)
+chmux_layer(net chmux_rt PkgConfig::OPENSSL)
+chmux_layer(upstream chmux_net)
+chmux_layer(proxy chmux_upstream)
+chmux_layer(admin chmux_proxy)

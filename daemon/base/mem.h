@@ -1,0 +1,47 @@
+#ifndef CHMUX_BASE_MEM_H
+#define CHMUX_BASE_MEM_H
+/*
+ * mem: the byte budget (memory_limit) and the blocks that bodies travel in.
+ *
+ * Whatever a peer or the size of data makes us hold is taken from the budget first: mem_take(),
+ * and given back with mem_give(). Refused means: stop reading, or answer 503.
+ *
+ * Blocks are the buffers of the relay: fixed size (mem_init's block_bytes), kept on a free list and
+ * handed out last-in first-out, so that one busy block stays hot in the cache. Blocks out are
+ * counted against the budget; the free list keeps at most `keep` of them.
+ *
+ * Threads: mem_take/mem_give any; blocks loop only.
+ */
+#include "base/thread.h"
+
+/* Once, at boot. keep: how many free blocks stay allocated. */
+void mem_init(size_t limit_bytes, size_t block_bytes, size_t keep);
+void mem_fini(void);
+
+MUST_USE bool mem_take(size_t bytes) ANY_THREAD;
+void mem_give(size_t bytes) ANY_THREAD;
+size_t mem_used(void) ANY_THREAD;
+size_t mem_limit(void) ANY_THREAD;
+
+struct blk {
+    struct blk *next; /* free for the owner's use while it is out */
+    size_t start;     /* unread bytes are data[start, end) */
+    size_t end;
+    char data[];
+};
+size_t blk_cap(void);                    /* bytes in data[] */
+MUST_USE struct blk *blk_get(void) LOOP_ONLY; /* owned, empty; NULL: budget or memory exhausted */
+void blk_put(struct blk **bp) LOOP_ONLY; /* nulls *bp; NULL is fine */
+static inline size_t
+blk_len(const struct blk *b)
+{
+    return b == NULL ? 0 : b->end - b->start;
+}
+
+/* Test hook: the n-th allocation from now through mem_alloc() fails (0: never). */
+void mem_fail_at(uint64_t n);
+/* malloc/free with the test hook; not counted against the budget. */
+MUST_USE void *mem_alloc(size_t bytes);
+MUST_USE void *mem_zalloc(size_t bytes);
+void mem_free(void *p);
+#endif
