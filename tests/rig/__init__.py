@@ -1,0 +1,1 @@
+"""The test rig: real ClickHouse servers, a scripted fake upstream and client, TLS, chmuxd itself."""
