@@ -3,8 +3,6 @@
 
 include(CheckCCompilerFlag)
 include(CheckLinkerFlag)
-include(CheckPIESupported)
-check_pie_supported(LANGUAGES C)
 
 add_library(chmux_flags INTERFACE)
 target_compile_definitions(chmux_flags INTERFACE
@@ -53,8 +51,10 @@ if(CHMUX_WERROR)
     chmux_compile_flags(-Werror)
 endif()
 
-# Code generation: what the language leaves undefined must not delete our checks.
-chmux_compile_flags(-fno-strict-aliasing -fno-delete-null-pointer-checks)
+# Code generation: what the language leaves undefined must not delete our checks. -fPIE and not
+# CMake's -fPIC for the layers: nothing here is a shared object, and PIC would forbid inlining.
+chmux_compile_flags(-fno-strict-aliasing -fno-delete-null-pointer-checks -fPIE)
+chmux_link_flags(-pie)
 
 if(CHMUX_SANITIZE)
     # Flags of their own order: -fsanitize= must be there when the link is probed, so no probing.

@@ -70,16 +70,19 @@ buf_add(struct buf *b, const void *p, size_t n)
 void
 buf_vaddf(struct buf *b, const char *fmt, va_list ap)
 {
+    if (b->failed)
+        return;
     va_list again;
     va_copy(again, ap);
-    int n = vsnprintf(NULL, 0, fmt, again);
+    size_t room = b->cap - b->len;
+    int n = vsnprintf(room > 0 ? b->p + b->len : NULL, room, fmt, ap);
+    if (n >= 0 && (size_t)n >= room && buf_reserve(b, (size_t)n + 1))
+        n = vsnprintf(b->p + b->len, (size_t)n + 1, fmt, again);
     va_end(again);
-    if (n < 0 || !buf_reserve(b, (size_t)n + 1)) {
+    if (n < 0)
         b->failed = true;
-        return;
-    }
-    vsnprintf(b->p + b->len, (size_t)n + 1, fmt, ap);
-    b->len += (size_t)n;
+    else if (!b->failed)
+        b->len += (size_t)n;
 }
 
 void

@@ -22,6 +22,7 @@ void buf_fini(struct buf *b); /* empties it and gives the memory back; reusable 
 /* Room for n more bytes; false (and failed) past max or without memory. */
 bool buf_reserve(struct buf *b, size_t n);
 void buf_add(struct buf *b, const void *p, size_t n);
+/* Needs room for a terminating NUL too, which is not counted in len. */
 void buf_addf(struct buf *b, const char *fmt, ...) PRINTF_LIKE(2, 3);
 void buf_vaddf(struct buf *b, const char *fmt, va_list ap) PRINTF_LIKE(2, 0);
 /* Drops the first n bytes. */

@@ -16,7 +16,8 @@ struct mono mono_now(void); /* CLOCK_MONOTONIC */
 static inline struct mono
 mono_add_us(struct mono t, int64_t us)
 {
-    return (struct mono){t.us + us};
+    int64_t sum = 0; /* INT64_MAX where it would overflow: MONO_NEVER plus anything is never */
+    return __builtin_add_overflow(t.us, us, &sum) ? MONO_NEVER : (struct mono){sum};
 }
 
 static inline int64_t

@@ -14,8 +14,9 @@
  */
 #include "base/thread.h"
 
-/* Once, at boot. keep: how many free blocks stay allocated. */
+/* Once, at boot, before any other thread. keep: how many free blocks stay allocated. */
 void mem_init(size_t limit_bytes, size_t block_bytes, size_t keep);
+/* Frees the kept blocks; mem_init() may be called again. */
 void mem_fini(void);
 
 MUST_USE bool mem_take(size_t bytes) ANY_THREAD;
@@ -29,9 +30,9 @@ struct blk {
     size_t end;
     char data[];
 };
-size_t blk_cap(void);                    /* bytes in data[] */
+size_t blk_cap(void);                         /* bytes in data[] */
 MUST_USE struct blk *blk_get(void) LOOP_ONLY; /* owned, empty; NULL: budget or memory exhausted */
-void blk_put(struct blk **bp) LOOP_ONLY; /* nulls *bp; NULL is fine */
+void blk_put(struct blk **bp) LOOP_ONLY;      /* nulls *bp; NULL is fine */
 static inline size_t
 blk_len(const struct blk *b)
 {

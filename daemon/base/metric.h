@@ -9,7 +9,7 @@
 
 enum metric_id {
 #define COUNTER(id, name, labels, help) id,
-#define GAUGE(id, name, labels, help) id,
+#define GAUGE(id, name, labels, help)   id,
 #define HISTOGRAM(id, name, help)
 #include "base/metric.def"
 #undef COUNTER

@@ -11,9 +11,9 @@ struct str {
     size_t len;
 };
 
-#define STR(lit) ((struct str){"" lit, sizeof(lit) - 1})
-#define STR_NULL ((struct str){NULL, 0})
-#define STR_FMT "%.*s" /* with STR_ARG() */
+#define STR(lit)   ((struct str){"" lit, sizeof(lit) - 1})
+#define STR_NULL   ((struct str){NULL, 0})
+#define STR_FMT    "%.*s" /* with STR_ARG() */
 #define STR_ARG(s) ((int)((s).len > INT_MAX ? INT_MAX : (s).len)), (s).p
 
 static inline struct str

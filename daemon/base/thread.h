@@ -11,9 +11,9 @@
 #include "base/check.h"
 
 #if defined(__clang__)
-#define THR_CAP(x) __attribute__((capability(x)))
+#define THR_CAP(x)      __attribute__((capability(x)))
 #define THR_REQUIRES(x) __attribute__((requires_capability(x)))
-#define THR_ASSERTS(x) __attribute__((assert_capability(x)))
+#define THR_ASSERTS(x)  __attribute__((assert_capability(x)))
 #else
 #define THR_CAP(x)
 #define THR_REQUIRES(x)
@@ -26,7 +26,7 @@ struct THR_CAP("role") thr_role {
 extern struct thr_role loop_thread;
 extern struct thr_role worker_thread;
 
-#define LOOP_ONLY THR_REQUIRES(loop_thread)
+#define LOOP_ONLY   THR_REQUIRES(loop_thread)
 #define WORKER_ONLY THR_REQUIRES(worker_thread)
 #define ANY_THREAD
 
