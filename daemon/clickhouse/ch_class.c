@@ -290,7 +290,7 @@ ch_classify_both(struct str url, struct str body, bool text_is_whole)
 {
     static const struct str reads[] = {{"select", 6}, {"show", 4}, {"describe", 8}, {"desc", 4},
         {"exists", 6}, {"explain", 7}, {"from", 4}};
-    struct lexer x = {.url = url, .body = body, .join = url.len > 0};
+    struct lexer x = {.url = url, .body = body, .join = url.len > 0 && body.p != NULL};
     enum token t;
 
     advance(&x);
@@ -299,10 +299,10 @@ ch_classify_both(struct str url, struct str body, bool text_is_whole)
     while (t == TOKEN_OPEN);
     if (t == TOKEN_END || x.odd)
         return CH_UNKNOWN;
+    if (x.c < 0 && !text_is_whole)
+        return CH_UNKNOWN; /* the word, or the comment, may go on */
     if (t != TOKEN_WORD)
         return CH_OTHER;
-    if (x.c < 0 && !text_is_whole)
-        return CH_UNKNOWN; /* the word may go on */
     if (word_is(&x, STR("insert")))
         return class_of_insert(&x, text_is_whole);
     if (word_is(&x, STR("with")))

@@ -52,6 +52,7 @@ ch_hash_end(uint64_t hash)
     return hash ^ hash >> 33;
 }
 
-/* Class of the decoded url text, a newline, and body; the newline only when url is not empty. */
+/* Class of the decoded url text, a newline, and body. Without url, or with a body of STR_NULL,
+ * there is no newline. */
 enum ch_class ch_classify_both(struct str url, struct str body, bool text_is_whole);
 #endif

@@ -260,6 +260,15 @@ runs_sql(const struct ch_request *q, const struct http_req *r, struct str path, 
     return has_params || (r->method != HTTP_M_GET && r->method != HTTP_M_HEAD);
 }
 
+/* Of what the URL says alone. A body that may follow comes behind a newline, but for a multipart
+ * one, whose query part is joined as it is. */
+static enum ch_class
+class_of_url(const struct ch_request *q, struct str query, bool no_body)
+{
+    struct str body = no_body || q->multipart ? STR_NULL : STR("");
+    return ch_classify_both(query, body, no_body);
+}
+
 void
 ch_request_parse(struct ch_request *out, const struct http_req *r)
 {
@@ -287,8 +296,7 @@ ch_request_parse(struct ch_request *out, const struct http_req *r)
     out->url_query = u.query.len > 0;
     out->readonly_method = r->method == HTTP_M_GET || r->method == HTTP_M_HEAD;
     out->is_query = runs_sql(out, r, path, has_params);
-    bool whole = r->framing == HTTP_BODY_NONE;
-    out->url_class = out->url_query ? ch_classify_both(u.query, STR_NULL, whole) : CH_UNKNOWN;
+    out->url_class = class_of_url(out, u.query, r->framing == HTTP_BODY_NONE);
 }
 
 enum ch_class
@@ -302,6 +310,6 @@ ch_request_class(
     while (ch_param_next(&params, &p) && u.query.p == NULL)
         param_take(&u, p.name, p.value);
     if (q->compressed || q->multipart)
-        return ch_classify_both(u.query, STR_NULL, false);
-    return ch_classify_both(u.query, body, body_is_whole);
+        return class_of_url(q, u.query, false);
+    return ch_classify_both(u.query, body.p == NULL ? STR("") : body, body_is_whole);
 }
