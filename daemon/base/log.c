@@ -30,6 +30,10 @@ static enum log_format format_ = LOG_TEXT;
 static bool journald;
 static pthread_t thread;
 
+/* The log thread's own. */
+static uint64_t told; /* of `dropped` */
+static bool gave_up;  /* stopping, and stderr takes nothing: what is left is counted as lost */
+
 /*
  * The ring. Positions count bytes since the start and never wrap; a position modulo ring_cap is
  * the place in ring_bytes. [read_at, write_at) waits; up to ring_cap bytes before write_at are
@@ -152,12 +156,12 @@ static bool
 write_out(const char *p, size_t len)
 {
     int polls = 0;
-    for (size_t done = 0; done < len;) {
+    for (size_t done = 0; done < len && !gave_up;) {
         struct pollfd pfd = {.fd = STDERR_FILENO, .events = POLLOUT};
         if (poll(&pfd, 1, POLL_MS) <= 0) {
             /* Acquire pairs with log_stop(): nothing else is read, but it must be seen. */
             if (atomic_load_explicit(&stopping, memory_order_acquire) && ++polls >= STOP_POLLS)
-                return false;
+                gave_up = true;
             continue;
         }
         ssize_t n = write(STDERR_FILENO, p + done, size_min(len - done, PIPE_BUF));
@@ -166,7 +170,7 @@ write_out(const char *p, size_t len)
         done += n > 0 ? (size_t)n : 0;
         polls = n > 0 ? 0 : polls;
     }
-    return true;
+    return !gave_up;
 }
 
 struct batch { /* whole records, as they stood in the ring */
@@ -229,21 +233,22 @@ batch_fill_locked(struct batch *b)
 
 /* Lines are lost where the reader could not keep up: between what is written and what follows. */
 static void
-tell_dropped(struct batch *b, uint64_t *told)
+tell_dropped(struct batch *b)
 {
     uint64_t now = log_dropped();
-    if (now == *told)
+    if (now == told)
         return;
     char message[64], body[128];
     struct timespec ts;
-    int n = snprintf(message, sizeof(message), "log_dropped lines=%" PRIu64, now - *told);
+    int n = snprintf(message, sizeof(message), "log_dropped lines=%" PRIu64, now - told);
     size_t len = logfmt_message(body, sizeof(body), format_, str_n(message, (size_t)n));
     clock_gettime(CLOCK_REALTIME, &ts);
     struct rec rec = {.wall_us = (int64_t)ts.tv_sec * 1000000 + ts.tv_nsec / 1000,
         .len = (uint32_t)len,
         .level = LOG_WARN};
-    *told = now;
+    told = now;
     batch_line(b, &rec, body);
+    b->lines = 0; /* this one is not counted when it is lost too */
     batch_flush(b);
 }
 
@@ -251,7 +256,6 @@ static void *
 log_main(void *arg)
 {
     struct batch *b = arg;
-    uint64_t told = log_dropped();
     thr_become(THR_LOG);
     pthread_mutex_lock(&lock);
     for (;;) {
@@ -262,7 +266,7 @@ log_main(void *arg)
         batch_fill_locked(b);
         pthread_mutex_unlock(&lock);
         batch_write(b);
-        tell_dropped(b, &told);
+        tell_dropped(b);
         pthread_mutex_lock(&lock);
     }
     pthread_mutex_unlock(&lock);
@@ -297,6 +301,8 @@ log_start(enum log_level level, enum log_format format, size_t ring_bytes)
         ring = bytes;
         ring_cap = ring_bytes;
         read_at = write_at = tail_count = 0;
+        told = log_dropped();
+        gave_up = false;
         atomic_store_explicit(&stopping, false, memory_order_release);
         /* Signals belong to the loop thread; the new thread inherits this mask. */
         sigset_t all, before;
