@@ -45,6 +45,8 @@ bad(struct http_body *b, const char *why)
     return ST_BAD;
 }
 
+#define WHY_TRAILERS "trailers over 64 KiB"
+
 static int
 hex_value(char c)
 {
@@ -86,7 +88,7 @@ static enum body_state
 on_trailer(struct http_body *b, enum body_state st, char c)
 {
     if (++b->trailer_len > HTTP_MAX_TRAILERS)
-        return bad(b, "trailers over 64 KiB");
+        return bad(b, WHY_TRAILERS);
     if (++b->line_len > HTTP_MAX_BODY_LINE && c != '\r')
         return bad(b, "trailer line over 8 KiB");
     if (st == ST_TRAILER_VALUE) {
@@ -128,7 +130,8 @@ on_byte(struct http_body *b, enum body_state st, char c)
     case ST_TRAILER_VALUE: return on_trailer(b, st, c);
     case ST_TRAILER_LF:
         b->line_len = 0;
-        b->trailer_len++;
+        if (++b->trailer_len > HTTP_MAX_TRAILERS)
+            return bad(b, WHY_TRAILERS);
         return on_lf(b, c, ST_TRAILER_FIRST);
     case ST_END_LF: return on_lf(b, c, ST_DONE);
     case ST_DATA:

@@ -125,7 +125,7 @@ http_line_next(struct str s, struct http_field *f, size_t *used)
         return line_end(s, used);
 
     size_t room = size_min(s.len, HTTP_MAX_NAME + 1);
-    size_t name_len = http_span_token(p, room);
+    size_t name_len = http_span_name(p, room);
     if (UNLIKELY(name_len == room))
         return name_len > HTTP_MAX_NAME ? HTTP_LINE_LARGE : HTTP_LINE_MORE;
     if (UNLIKELY(name_len == 0 || p[name_len] != ':'))

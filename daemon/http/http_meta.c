@@ -13,6 +13,10 @@ http_meta_init(struct http_meta *m)
 static void
 add_connection(struct http_meta *m, struct str value)
 {
+    if (LIKELY(http_eq_lower(value, STR("keep-alive")))) { /* what nearly every peer says */
+        m->conn_keep_alive = true;
+        return;
+    }
     struct str token;
     while (str_next_token(&value, &token)) {
         if (http_eq_lower(token, STR("close")))
