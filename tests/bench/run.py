@@ -1,0 +1,129 @@
+#!/usr/bin/env python3
+"""chmux beside nginx and haproxy: every row of docs/PERFORMANCE.md by one command.
+
+  tests/bench/run.py                    all rows, 5 rounds (about 15 minutes)
+  tests/bench/run.py --quick            a few seconds per row: does everything still run?
+  tests/bench/run.py --rows keepalive,idle --md out.md --json out.json
+
+The daemon is $CHMUXD, else build/release/chmuxd. Loopback and a network namespace of its own only;
+whatever was started is ended by its pid. Exit status 0 when all rows ran and, for chmux, nothing
+failed; figures that do not reach what the issue asks are told, and fail the run only with
+--strict.
+"""
+import argparse
+import json
+import os
+import platform
+import signal
+import subprocess
+import sys
+import time
+
+import procs
+from report import Table
+from rows import ROWS, Run
+
+
+def arguments():
+    p = argparse.ArgumentParser(description=__doc__,
+                                formatter_class=argparse.RawDescriptionHelpFormatter)
+    p.add_argument("--quick", action="store_true", help="one short round per row")
+    p.add_argument("--rounds", type=int, help="rounds per row (5; quick: 1)")
+    p.add_argument("--rows", help="comma separated, of: " + ", ".join(ROWS))
+    p.add_argument("--proxies", default="chmux,nginx,haproxy")
+    p.add_argument("--no-instructions", action="store_true", help="leave callgrind out (slow)")
+    p.add_argument("--md", metavar="FILE", help="write Markdown tables; - for stdout")
+    p.add_argument("--json", metavar="FILE", help="write every single figure")
+    p.add_argument("--strict", action="store_true", help="fail when a figure is not reached")
+    a = p.parse_args()
+    a.rows = a.rows.split(",") if a.rows else list(ROWS)
+    a.proxies = a.proxies.split(",")
+    for row in a.rows:
+        if row not in ROWS:
+            p.error("unknown row " + row)
+    for name in a.proxies:
+        if name not in procs.PROXIES:
+            p.error("unknown proxy " + name)
+    if "chmux" in a.proxies and not os.access(procs.CHMUXD, os.X_OK):
+        p.error("no %s: build it, set CHMUXD, or give --proxies nginx,haproxy" % procs.CHMUXD)
+    return a
+
+
+def output_of(*argv):
+    return subprocess.run(argv, capture_output=True, text=True, cwd=procs.HERE).stdout.strip()
+
+
+def machine(proxies):
+    with open("/proc/cpuinfo") as f:
+        model = [l.split(":")[1].strip() for l in f if l.startswith("model name")]
+    commit = output_of("git", "rev-parse", "--short", "HEAD") or "unknown"
+    if output_of("git", "status", "--porcelain", "--untracked-files=no"):
+        commit += " with changes"
+    facts = [
+        ("when", time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime())),
+        ("command", " ".join(["tests/bench/run.py"] + sys.argv[1:])),
+        ("commit", commit),
+        ("machine", "%d x %s, %d GiB" % (
+            os.cpu_count(), model[0] if model else platform.machine(),
+            os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2**30)),
+        ("kernel", platform.release()),
+        ("pinning", "proxy on core %s, load generator and upstream on core %s" % (
+            min(procs.PROXY_CORE), min(procs.PEER_CORE))),
+        ("TCP", output_of("sysctl", "-n", "net.ipv4.tcp_congestion_control") +
+         " on loopback, cubic in the far rows"),
+    ]
+    return facts + [(name, procs.PROXIES[name].version()) for name in proxies]
+
+
+def markdown(facts, tables):
+    lines = ["| | |", "|---|---|"] + ["| %s | %s |" % f for f in facts] + [""]
+    return "\n".join(lines) + "\n" + "\n".join(t.markdown() for t in tables)
+
+
+def write(path, text):
+    if path == "-":
+        print(text)
+    elif path:
+        with open(path, "w") as f:
+            f.write(text)
+
+
+def run_rows(a):
+    run = Run(a.quick, a.rounds or (1 if a.quick else 5), a.proxies, not a.no_instructions)
+    tables, failed = [], []
+    for row in a.rows:
+        print("row " + row, file=sys.stderr, flush=True)
+        try:
+            table = ROWS[row](run)
+        except (procs.BenchError, subprocess.SubprocessError, OSError) as e:
+            failed.append("%s: %s" % (row, e))
+            print("FAILED " + failed[-1], file=sys.stderr, flush=True)
+            continue
+        tables.append(table)
+        print(table.text(), flush=True)
+    return tables, failed
+
+
+def main():
+    a = arguments()
+    # A kill must still stop the children: SystemExit runs the cleanups.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
+    procs.build()
+    facts = machine(a.proxies)
+    print("\n".join("%-8s %s" % f for f in facts), flush=True)
+    try:
+        tables, failed = run_rows(a)
+    finally:
+        procs.CERTS.remove()
+    write(a.md, markdown(facts, tables))
+    write(a.json, json.dumps({"machine": dict(facts),
+                              "rows": {t.name: t.raw() for t in tables}}, indent=1) + "\n")
+    missed = [(t.name, text) for t in tables for text, ok in t.reached if not ok]
+    print("\n%d rows, %d failed, %d figures not reached" % (len(a.rows), len(failed), len(missed)))
+    for name, text in missed:
+        print("  %s: %s" % (name, text))
+    return 1 if failed or (a.strict and missed) else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
