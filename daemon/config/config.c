@@ -1,0 +1,491 @@
+#include "config/config.h"
+
+#include "base/check.h"
+#include "config/config_load.h"
+#include "config/config_value.h"
+
+/* A file with more mistakes than this is the wrong file; the rest is only counted. */
+#define ERRORS_MAX        50
+#define LISTENER_NAME_MAX 32
+
+void *
+config_target_base(struct config *c, struct config_target t)
+{
+    size_t nth = config_section_repeats(t.sec) ? t.listener * sizeof(struct config_listen) : 0;
+    return (char *)c + t.sec->offset + nth;
+}
+
+const char *
+config_target_name(const struct config *c, struct config_target t, char out[CONFIG_TARGET_NAME_MAX])
+{
+    if (config_section_repeats(t.sec))
+        snprintf(out, CONFIG_TARGET_NAME_MAX, "%s %s", t.sec->id, c->listen_name[t.listener]);
+    else
+        snprintf(out, CONFIG_TARGET_NAME_MAX, "%s", t.sec->id);
+    return out;
+}
+
+struct config_origin_entry *
+config_origin_of(const struct config *c, struct config_target t, const struct config_opt *opt)
+{
+    size_t row = config_section_repeats(t.sec) ? CONFIG_SECTION_COUNT + t.listener
+                                               : (size_t)(t.sec - config_sections);
+    return &c->origin->opt[row][config_opt_index(t.sec, opt)];
+}
+
+struct config_place
+config_place_of(const struct config_origin_entry *e)
+{
+    return (struct config_place){
+        .kind = e->kind,
+        .line = e->line,
+        .label = e->label == NULL ? STR_NULL : str_of(e->label),
+    };
+}
+
+/* Control characters in a file name or label would break the one-line rule. */
+static void
+print_clean(struct buf *out, struct str s)
+{
+    for (size_t i = 0; i < s.len; i++) {
+        unsigned char c = (unsigned char)s.p[i];
+        buf_add(out, c < 0x20 || c == 0x7f ? "?" : &s.p[i], 1);
+    }
+}
+
+static void
+print_place(const char *file_name, const struct config_place *place, struct buf *out)
+{
+    switch (place->kind) {
+    case CONFIG_DEFAULT: buf_str(out, STR("default")); break;
+    case CONFIG_FILE:
+        print_clean(out, str_of(file_name == NULL ? "(file)" : file_name));
+        if (place->line > 0)
+            buf_addf(out, ":%" PRIu32, place->line);
+        break;
+    case CONFIG_ENVIRONMENT:
+        buf_str(out, STR("environment "));
+        print_clean(out, place->label);
+        break;
+    case CONFIG_FLAG: print_clean(out, place->label); break;
+    }
+}
+
+void
+config_origin_print(const struct config *c, const struct config_origin_entry *e, struct buf *out)
+{
+    struct config_place place = config_place_of(e);
+    print_place(c->origin->file_name, &place, out);
+}
+
+static void PRINTF_LIKE(5, 0) complain(struct config_loader *l, const struct config_place *place,
+    const char *section, const char *key, const char *fmt, va_list ap)
+{
+    if (place->kind != CONFIG_DEFAULT) {
+        print_place(l->src->file_name, place, l->errors);
+        buf_str(l->errors, STR(": "));
+    }
+    if (section != NULL && (place->kind == CONFIG_FILE || place->kind == CONFIG_DEFAULT)) {
+        buf_str(l->errors, STR("["));
+        print_clean(l->errors, str_of(section));
+        buf_str(l->errors, key == NULL ? STR("]: ") : STR("] "));
+        if (key != NULL) {
+            print_clean(l->errors, str_of(key));
+            buf_str(l->errors, STR(": "));
+        }
+    }
+    buf_vaddf(l->errors, fmt, ap);
+    buf_str(l->errors, STR("\n"));
+}
+
+void
+config_error(struct config_loader *l, const struct config_place *place, const char *section,
+    const char *key, const char *fmt, ...)
+{
+    if (++l->error_count > ERRORS_MAX)
+        return;
+    va_list ap;
+    va_start(ap, fmt);
+    complain(l, place, section, key, fmt, ap);
+    va_end(ap);
+}
+
+void
+config_warn(struct config_loader *l, const struct config_place *place, const char *section,
+    const char *key, const char *fmt, ...)
+{
+    va_list ap;
+    va_start(ap, fmt);
+    buf_str(l->errors, STR("warning: "));
+    complain(l, place, section, key, fmt, ap);
+    va_end(ap);
+}
+
+void
+config_hint_init(struct config_hint *h, struct str word)
+{
+    *h = (struct config_hint){.word = word, .distance = SIZE_MAX};
+}
+
+void
+config_hint_offer(struct config_hint *h, struct str candidate, const char *show)
+{
+    size_t distance = config_word_distance(h->word, candidate);
+    if (distance >= h->distance || strlen(show) >= sizeof(h->best))
+        return;
+    h->distance = distance;
+    snprintf(h->best, sizeof(h->best), "%s", show);
+}
+
+const char *
+config_hint_text(const struct config_hint *h, const char *otherwise, char out[CONFIG_HINT_MAX])
+{
+    if (h->best[0] == '\0')
+        snprintf(out, CONFIG_HINT_MAX, "%s", otherwise);
+    else
+        snprintf(out, CONFIG_HINT_MAX, "; did you mean %s?", h->best);
+    return out;
+}
+
+void
+config_unknown_key(struct config_loader *l, const struct config_place *place,
+    struct config_target t, struct str key)
+{
+    char q[CONFIG_QUOTE_MAX], show[64], text[CONFIG_HINT_MAX], name[CONFIG_TARGET_NAME_MAX];
+    struct config_hint hint;
+    size_t count;
+    config_hint_init(&hint, key);
+    const struct config_opt *opt = t.sec->opts(&count);
+    for (size_t i = 0; i < count; i++)
+        config_hint_offer(&hint, str_of(opt[i].key), opt[i].key);
+    for (size_t s = 0; s < CONFIG_SECTION_COUNT && hint.best[0] == '\0'; s++) {
+        opt = config_opt_find(&config_sections[s], key);
+        if (opt == NULL)
+            continue;
+        snprintf(show, sizeof(show), "%s in [%s]", opt->key, config_sections[s].name);
+        config_hint_offer(&hint, key, show);
+    }
+    config_target_name(l->c, t, name);
+    config_error(l, place, name, NULL, "unknown key %s%s", config_quote(key, q),
+        config_hint_text(&hint, "; docs/CONFIG.md lists them all", text));
+}
+
+void
+config_unknown_section(struct config_loader *l, const struct config_place *place, struct str name)
+{
+    char q[CONFIG_QUOTE_MAX], show[32], text[CONFIG_HINT_MAX];
+    struct config_hint hint;
+    config_hint_init(&hint, name);
+    for (size_t i = 0; i < CONFIG_SECTION_COUNT; i++) {
+        snprintf(show, sizeof(show), "[%s]", config_sections[i].name);
+        config_hint_offer(&hint, str_of(config_sections[i].id), show);
+    }
+    config_error(l, place, NULL, NULL, "unknown section %s%s", config_quote(name, q),
+        config_hint_text(
+            &hint, "; [chmux], [listen NAME], [upstream], [admin] and [log] are known", text));
+}
+
+static bool
+note_origin(struct config_origin_entry *e, const struct config_place *place, bool bad)
+{
+    char *label = NULL;
+    if (place->label.len > 0) {
+        label = config_strdup(place->label);
+        if (label == NULL)
+            return false;
+    }
+    mem_free(e->label);
+    *e = (struct config_origin_entry){
+        .kind = place->kind, .bad = bad, .line = place->line, .label = label};
+    return true;
+}
+
+void
+config_assign(struct config_loader *l, const struct config_place *place, struct config_target t,
+    const struct config_opt *opt, struct str text)
+{
+    char why[CONFIG_WHY_MAX], name[CONFIG_TARGET_NAME_MAX];
+    struct config_origin_entry *e = config_origin_of(l->c, t, opt);
+    config_target_name(l->c, t, name);
+    if (place->kind == CONFIG_FILE && e->kind == CONFIG_FILE) {
+        config_error(
+            l, place, name, opt->key, "given twice; line %" PRIu32 " has it already", e->line);
+        return;
+    }
+    enum config_set r = config_value_set(t.sec, opt, config_target_base(l->c, t), text, why);
+    if (r == CONFIG_SET_BAD)
+        config_error(l, place, name, opt->key, "%s",
+            config_key_is_secret(str_of(opt->key)) ? "the value is not allowed" : why);
+    if (r == CONFIG_SET_NOMEM || !note_origin(e, place, r == CONFIG_SET_BAD))
+        l->nomem = true;
+}
+
+static bool
+set_defaults(struct config_loader *l, struct config_target t)
+{
+    char why[CONFIG_WHY_MAX];
+    size_t count;
+    const struct config_opt *opt = t.sec->opts(&count);
+    for (size_t i = 0; i < count; i++) {
+        enum config_set r =
+            config_value_set(t.sec, &opt[i], config_target_base(l->c, t), str_of(opt[i].def), why);
+        CHECK(r != CONFIG_SET_BAD); /* a default of options.def that breaks its own rules */
+        if (r == CONFIG_SET_NOMEM)
+            l->nomem = true;
+    }
+    return !l->nomem;
+}
+
+static char
+fold(char c)
+{
+    return c == '-' ? '_' : ascii_lower(c);
+}
+
+static bool
+names_fold_equal(struct str a, struct str b)
+{
+    if (a.len != b.len)
+        return false;
+    for (size_t i = 0; i < a.len; i++)
+        if (fold(a.p[i]) != fold(b.p[i]))
+            return false;
+    return true;
+}
+
+static bool
+is_listener_name(struct str name)
+{
+    for (size_t i = 0; i < name.len; i++) {
+        char c = fold(name.p[i]);
+        if (!(c >= 'a' && c <= 'z') && !(c >= '0' && c <= '9') && c != '_')
+            return false;
+    }
+    return name.len > 0 && name.len <= LISTENER_NAME_MAX;
+}
+
+static bool
+add_listener(struct config_loader *l, const struct config_place *place, struct str name,
+    struct config_target *out)
+{
+    struct config *c = l->c;
+    if (c->listen_count == CONFIG_MAX_LISTEN) {
+        config_error(
+            l, place, NULL, NULL, "too many listeners; at most %d are allowed", CONFIG_MAX_LISTEN);
+        return false;
+    }
+    char *copy = config_strdup(name);
+    if (copy == NULL) {
+        l->nomem = true;
+        return false;
+    }
+    for (char *p = copy; place->kind == CONFIG_ENVIRONMENT && *p != '\0'; p++)
+        *p = ascii_lower(*p);
+    out->listener = c->listen_count++;
+    c->listen_name[out->listener] = copy; /* given */
+    if (!note_origin(&c->origin->listener[out->listener], place, false))
+        l->nomem = true;
+    return set_defaults(l, *out);
+}
+
+bool
+config_listener(struct config_loader *l, const struct config_place *place, struct str name,
+    struct config_target *out)
+{
+    char q[CONFIG_QUOTE_MAX];
+    *out = (struct config_target){.sec = &config_sections[CONFIG_SECTION_listen]};
+    if (!is_listener_name(name)) {
+        config_error(l, place, NULL, NULL,
+            "%s is not a name for a listener; 1 to %d letters, digits, - and _ are allowed",
+            config_quote(name, q), LISTENER_NAME_MAX);
+        return false;
+    }
+    for (size_t i = 0; i < l->c->listen_count; i++) {
+        struct str have = str_of(l->c->listen_name[i]);
+        if (!names_fold_equal(have, name))
+            continue;
+        if (place->kind != CONFIG_ENVIRONMENT && !str_eq(have, name)) {
+            config_error(l, place, NULL, NULL,
+                "the listeners %s and \"%s\" have one name in the environment; rename one",
+                config_quote(name, q), l->c->listen_name[i]);
+            return false;
+        }
+        out->listener = i;
+        return true;
+    }
+    return add_listener(l, place, name, out);
+}
+
+/* --listen makes up names (flag1, flag2, ...); it must not silently take over a listener of that
+ * name that a printed and edited file brought along. */
+static bool
+made_up_name_is_taken(
+    struct config_loader *l, const struct config_place *place, const char *flag, struct str name)
+{
+    char from[CONFIG_QUOTE_MAX];
+    if (strcmp(flag, "--listen") != 0)
+        return false;
+    for (size_t i = 0; i < l->c->listen_count; i++) {
+        if (l->c->origin->listener[i].kind == CONFIG_FLAG ||
+            !names_fold_equal(str_of(l->c->listen_name[i]), name))
+            continue;
+        config_error(l, place, NULL, NULL,
+            "the name %s that this flag gives its listener is taken by a section or a "
+            "variable; rename that one",
+            config_quote(name, from));
+        return true;
+    }
+    return false;
+}
+
+/* "section.key", "listen.NAME.key". */
+static void
+apply_flag(struct config_loader *l, const struct config_flag *f, const struct config_place *place)
+{
+    struct str path = str_of(f->path);
+    ssize_t dot = str_find(path, '.');
+    struct str id = str_n(path.p, dot < 0 ? path.len : (size_t)dot);
+    const struct config_section *sec = config_section_find(id);
+    if (sec == NULL) {
+        config_unknown_section(l, place, id);
+        return;
+    }
+    struct config_target t = {.sec = sec};
+    struct str key = dot < 0 ? STR("") : str_n(path.p + dot + 1, path.len - (size_t)dot - 1);
+    if (config_section_repeats(sec)) {
+        dot = str_find(key, '.');
+        struct str name = str_n(key.p, dot < 0 ? key.len : (size_t)dot);
+        if (dot < 0) {
+            config_error(l, place, NULL, NULL, "write listen.NAME.key=value");
+            return;
+        }
+        key = str_n(key.p + dot + 1, key.len - (size_t)dot - 1);
+        if (made_up_name_is_taken(l, place, f->flag, name) || !config_listener(l, place, name, &t))
+            return;
+    }
+    const struct config_opt *opt = config_opt_find(sec, key);
+    if (opt != NULL)
+        config_assign(l, place, t, opt, str_of(f->value));
+    else if (key.len == 0)
+        config_error(l, place, NULL, NULL, "write section.key=value");
+    else
+        config_unknown_key(l, place, t, key);
+}
+
+static void
+read_flags(struct config_loader *l)
+{
+    for (size_t i = 0; i < l->src->flag_count && !l->nomem; i++) {
+        const struct config_flag *f = &l->src->flags[i];
+        struct buf label;
+        buf_init(&label, CONFIG_VALUE_MAX);
+        buf_str(&label, str_of(f->flag));
+        if (strcmp(f->flag, "--set") == 0)
+            buf_addf(&label, " " STR_FMT, STR_ARG(str_n(f->path, strnlen(f->path, 256))));
+        struct config_place place = {.kind = CONFIG_FLAG, .label = str_n(label.p, label.len)};
+        if (buf_ok(&label))
+            apply_flag(l, f, &place);
+        else
+            l->nomem = true;
+        buf_fini(&label);
+    }
+}
+
+/* Both loopback families, so that "localhost" works whichever way it resolves. */
+static void
+add_default_listeners(struct config_loader *l)
+{
+    static const struct {
+        struct str name, address;
+    } built_in[] = {
+        {STR("default4"), STR("127.0.0.1:8123")},
+        {STR("default6"), STR("[::1]:8123")},
+    };
+    const struct config_place place = {.kind = CONFIG_DEFAULT};
+    struct config_target t;
+    const struct config_opt *address =
+        config_opt_find(&config_sections[CONFIG_SECTION_listen], STR("address"));
+    for (size_t i = 0; i < COUNT_OF(built_in) && !l->nomem; i++)
+        if (config_listener(l, &place, built_in[i].name, &t))
+            config_assign(l, &place, t, address, built_in[i].address);
+}
+
+static void
+load(struct config_loader *l)
+{
+    for (size_t i = 0; i < CONFIG_SECTION_COUNT && !l->nomem; i++)
+        if (i != CONFIG_SECTION_listen)
+            (void)set_defaults(l, (struct config_target){.sec = &config_sections[i]});
+    if (l->src->file_name != NULL && !l->nomem) {
+        l->c->origin->file_name = config_strdup(str_of(l->src->file_name));
+        l->nomem = l->c->origin->file_name == NULL;
+    }
+    if (!l->nomem)
+        config_read_file(l);
+    if (!l->nomem)
+        config_read_environment(l);
+    if (!l->nomem)
+        read_flags(l);
+    if (!l->nomem && l->c->listen_count == 0)
+        add_default_listeners(l);
+    if (!l->nomem)
+        config_cross_check(l);
+}
+
+struct config *
+config_load(const struct config_source *src, struct buf *errors)
+{
+    struct config_loader l = {.src = src, .errors = errors, .c = mem_zalloc(sizeof(*l.c))};
+    if (l.c != NULL)
+        l.c->origin = mem_zalloc(sizeof(*l.c->origin));
+    if (l.c == NULL || l.c->origin == NULL)
+        l.nomem = true;
+    else
+        load(&l);
+    if (l.error_count > ERRORS_MAX)
+        buf_addf(errors, "... and %zu more errors\n", l.error_count - ERRORS_MAX);
+    if (l.nomem)
+        buf_str(errors, STR("out of memory while reading the configuration\n"));
+    if (l.nomem || l.error_count > 0)
+        config_free(&l.c);
+    return l.c;
+}
+
+static void
+free_target(struct config *c, struct config_target t)
+{
+    size_t count;
+    const struct config_opt *opt = t.sec->opts(&count);
+    for (size_t i = 0; i < count; i++) {
+        config_value_fini(&opt[i], config_target_base(c, t));
+        mem_free(config_origin_of(c, t, &opt[i])->label);
+    }
+}
+
+void
+config_free(struct config **cp)
+{
+    struct config *c = *cp;
+    *cp = NULL;
+    if (c == NULL)
+        return;
+    for (size_t i = 0; i < CONFIG_SECTION_COUNT && c->origin != NULL; i++)
+        if (i != CONFIG_SECTION_listen)
+            free_target(c, (struct config_target){.sec = &config_sections[i]});
+    for (size_t i = 0; i < c->listen_count; i++) {
+        free_target(c, (struct config_target){&config_sections[CONFIG_SECTION_listen], i});
+        mem_free(c->listen_name[i]);
+        mem_free(c->origin->listener[i].label);
+    }
+    if (c->origin != NULL)
+        mem_free(c->origin->file_name);
+    mem_free(c->origin);
+    mem_free(c);
+}
+
+bool
+config_listen_is_default(const struct config *c, size_t i)
+{
+    CHECK(i < c->listen_count);
+    return c->origin->listener[i].kind == CONFIG_DEFAULT;
+}

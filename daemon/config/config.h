@@ -1,0 +1,78 @@
+#ifndef CHMUX_CONFIG_CONFIG_H
+#define CHMUX_CONFIG_CONFIG_H
+/*
+ * config: struct config from options.def, and how it is filled.
+ *
+ * Precedence: flags beat CHMUX_<SECTION>_<KEY> environment variables beat the file beat defaults.
+ * CHMUX_LISTEN_<NAME>_<KEY> names one listener. Unknown sections, keys and variables, values out of
+ * bounds and bad units are errors that name the file and line (or the variable, or the flag).
+ * Durations: us, ms, s, m, h, d. Sizes: b, k, m, g, t (1024). A bare number is an error except 0.
+ * Ownership: struct config owns all its strings; config_free() nulls the pointer.
+ * Sans-I/O: the caller reads the file and passes its text; the environment is passed in.
+ */
+#include "base/buf.h"
+#include "config/config_structs.h"
+
+#define CONFIG_MAX_LISTEN 32
+
+struct config {
+    struct config_chmux chmux;
+    struct config_listen listen[CONFIG_MAX_LISTEN];
+    char *listen_name[CONFIG_MAX_LISTEN]; /* owned; "default4", "default6", "flag1", or NAME */
+    size_t listen_count;
+    struct config_upstream upstream;
+    struct config_admin admin;
+    struct config_log log;
+    /* Where each value came from: see config_print(). Opaque to others. */
+    struct config_origin *origin;
+};
+
+/* One command-line setting, in order: --set section.key=value, or a named flag turned into one. */
+struct config_flag {
+    const char *flag; /* as typed, for messages: "--pool-size" */
+    const char *path; /* "upstream.pool_size", "listen.NAME.address" */
+    const char *value;
+};
+
+struct config_source {
+    const char *file_name; /* for messages; NULL: no file */
+    struct str file_text;
+    const char *const *environ_list; /* NULL-terminated "K=V"; NULL: none */
+    const struct config_flag *flags;
+    size_t flag_count;
+};
+
+/* Owned by the caller; NULL on error, then *errors holds one line per error (all of them, not only
+ * the first). Lines that begin with "warning: " are no errors: they stand there on success too, for
+ * the caller to log. Lists of URLs and addresses have passed config_parse_url() and the like.
+ * Threads: any, but one call at a time (inih keeps a global). When no [listen] section and no flag
+ * names a listener, the two defaults 127.0.0.1:8123 and [::1]:8123 are filled in, as "default4" and
+ * "default6". */
+MUST_USE struct config *config_load(const struct config_source *src, struct buf *errors);
+void config_free(struct config **cp);
+/* Every option as an INI file that would give the same configuration, each followed by a comment
+ * that says where its value came from (default, FILE:LINE, environment, flag). Secrets masked. */
+void config_print(const struct config *c, struct buf *out);
+/* The reference page docs/CONFIG.md. */
+void config_reference(struct buf *out);
+/* The built-in listeners were not asked for: one that cannot be bound is a warning when the
+ * other one can (a machine without IPv6). */
+bool config_listen_is_default(const struct config *c, size_t i);
+
+/* scheme://host:port of an upstream. Errors say what is wrong and show the URL with any userinfo
+ * masked; userinfo, path, query and fragment are refused. Default ports 8123 and 8443. */
+struct config_url {
+    bool tls;
+    char host[256]; /* without brackets */
+    uint16_t port;
+};
+MUST_USE bool config_parse_url(struct str text, struct config_url *out, char *why, size_t why_len);
+
+/* Textual values, also used by tests and the control tool. */
+MUST_USE bool config_parse_duration(struct str text, int64_t *us);
+MUST_USE bool config_parse_size(struct str text, size_t *bytes);
+/* Permission bits in octal, 3 to 5 digits, at most 0777. */
+MUST_USE bool config_parse_mode(struct str text, unsigned *mode);
+void config_format_duration(int64_t us, char out[32]);
+void config_format_size(size_t bytes, char out[32]);
+#endif

@@ -1,0 +1,275 @@
+#include "config/config_load.h"
+
+#include "base/check.h"
+#include "config/config_parse.h"
+#include "config/config_value.h"
+
+/*
+ * What several options say together. A check is quiet when one of its options was refused already:
+ * its field still holds the old value, and two complaints about one slip help nobody.
+ */
+struct subject {
+    struct config_target t;
+    const struct config_opt *opt;
+    struct config_origin_entry *origin;
+};
+
+static struct subject
+subject_of(const struct config_loader *l, enum config_section_index section, size_t listener,
+    const char *key)
+{
+    struct subject s = {.t = {&config_sections[section], listener}};
+    s.opt = config_opt_find(s.t.sec, str_of(key));
+    CHECK(s.opt != NULL);
+    s.origin = config_origin_of(l->c, s.t, s.opt);
+    return s;
+}
+#define SUBJECT(section, key) subject_of(l, CONFIG_SECTION_##section, 0, key)
+
+static bool
+usable(const struct subject *s, size_t count)
+{
+    for (size_t i = 0; i < count; i++)
+        if (s[i].origin->bad)
+            return false;
+    return true;
+}
+
+/* The one the user set last is the one to complain about. */
+static const struct subject *
+blame(const struct subject *s, size_t count)
+{
+    size_t best = 0;
+    for (size_t i = 1; i < count; i++)
+        if (s[i].origin->kind > s[best].origin->kind)
+            best = i;
+    return &s[best];
+}
+
+enum severity { WARN, FAIL };
+
+static void PRINTF_LIKE(4, 5) complain(
+    struct config_loader *l, enum severity severity, const struct subject *s, const char *fmt, ...)
+{
+    char name[CONFIG_TARGET_NAME_MAX], text[CONFIG_WHY_MAX];
+    struct config_place place = config_place_of(s->origin);
+    va_list ap;
+    va_start(ap, fmt);
+    vsnprintf(text, sizeof(text), fmt, ap);
+    va_end(ap);
+    config_target_name(l->c, s->t, name);
+    if (severity == FAIL)
+        config_error(l, &place, name, s->opt->key, "%s", text);
+    else
+        config_warn(l, &place, name, s->opt->key, "%s", text);
+}
+
+/* small <= large, two durations or two integers. */
+static void
+check_order(struct config_loader *l, struct subject small, int64_t small_value,
+    struct subject large, int64_t large_value)
+{
+    const struct subject both[] = {small, large};
+    char a[32], b[32];
+    if (small_value <= large_value || !usable(both, 2))
+        return;
+    if (small.opt->type == CONFIG_DURATION) {
+        config_format_duration(small_value, a);
+        config_format_duration(large_value, b);
+    } else {
+        snprintf(a, sizeof(a), "%" PRId64, small_value);
+        snprintf(b, sizeof(b), "%" PRId64, large_value);
+    }
+    complain(l, FAIL, blame(both, 2), "%s (%s) is more than %s (%s); lower one or raise the other",
+        small.opt->key, a, large.opt->key, b);
+}
+
+static void
+check_orders(struct config_loader *l)
+{
+    const struct config *c = l->c;
+    check_order(l, SUBJECT(upstream, "eject_min"), c->upstream.eject_min,
+        SUBJECT(upstream, "eject_max"), c->upstream.eject_max);
+    check_order(l, SUBJECT(upstream, "min_idle"), c->upstream.min_idle,
+        SUBJECT(upstream, "pool_size"), c->upstream.pool_size);
+    check_order(l, SUBJECT(chmux, "drain_min"), c->chmux.drain_min, SUBJECT(chmux, "drain_timeout"),
+        c->chmux.drain_timeout);
+}
+
+/* Every connection of the pool at full speed must not use up what clients need to get in. */
+static void
+check_memory(struct config_loader *l)
+{
+    const struct config *c = l->c;
+    const struct subject s[] = {
+        SUBJECT(chmux, "memory_limit"),
+        SUBJECT(chmux, "buffer_size"),
+        SUBJECT(upstream, "pool_size"),
+    };
+    char limit[32], each[32], all[32], wanted[32];
+    size_t bytes = (size_t)c->upstream.pool_size * 2 * c->chmux.buffer_size;
+    if (bytes <= c->chmux.memory_limit / 2 || !usable(s, COUNT_OF(s)))
+        return;
+    config_format_size(c->chmux.memory_limit, limit);
+    config_format_size(c->chmux.buffer_size, each);
+    config_format_size(bytes, all);
+    config_format_size(bytes * 2, wanted);
+    complain(l, FAIL, blame(s, COUNT_OF(s)),
+        "pool_size (%" PRId64 ") times 2 buffers of buffer_size (%s) is %s, more than half of "
+        "memory_limit (%s); raise memory_limit to %s or lower the others",
+        c->upstream.pool_size, each, all, limit, wanted);
+}
+
+static void
+check_certificate_pair(struct config_loader *l)
+{
+    const struct config_upstream *u = &l->c->upstream;
+    struct subject cert = SUBJECT(upstream, "tls_cert_file");
+    struct subject key = SUBJECT(upstream, "tls_key_file");
+    bool have_cert = u->tls_cert_file[0] != '\0', have_key = u->tls_key_file[0] != '\0';
+    if (have_cert && !have_key)
+        complain(l, FAIL, &cert, "is set without tls_key_file; set both or neither");
+    if (have_key && !have_cert)
+        complain(l, FAIL, &key, "is set without tls_cert_file; set both or neither");
+}
+
+/* Compares with what a value of the default would be: who wrote the default out meant nothing. */
+static bool
+differs_from_default(const struct config_loader *l, const struct subject *s)
+{
+    struct buf now;
+    buf_init(&now, 2 * CONFIG_VALUE_MAX);
+    config_value_print(s->opt, config_target_base(l->c, s->t), &now);
+    bool differs = buf_ok(&now) && !str_eq(str_n(now.p, now.len), str_of(s->opt->def));
+    buf_fini(&now);
+    return differs;
+}
+
+static void
+check_tls(struct config_loader *l)
+{
+    const struct config_upstream *u = &l->c->upstream;
+    struct subject url = SUBJECT(upstream, "url"), verify = SUBJECT(upstream, "tls_verify");
+    size_t https = 0, count;
+    for (size_t i = 0; i < u->url.count; i++)
+        https += str_starts_nocase(str_of(u->url.item[i]), STR("https://"));
+    if (!usable(&url, 1))
+        return;
+    const struct config_opt *opt = url.t.sec->opts(&count);
+    for (size_t i = 0; i < count && https == 0; i++) {
+        struct subject s = subject_of(l, CONFIG_SECTION_upstream, 0, opt[i].key);
+        if (str_starts_nocase(str_of(opt[i].key), STR("tls_")) && differs_from_default(l, &s))
+            complain(l, WARN, &s, "has no effect: no url begins with https://");
+    }
+    if (https > 0 && !u->tls_verify)
+        complain(l, WARN, &verify,
+            "the server's certificate is not checked, so anyone on the way can read and change "
+            "everything; for tests only");
+}
+
+/* Each URL by itself was checked when it was set. */
+static void
+check_urls(struct config_loader *l)
+{
+    const struct config_list *list = &l->c->upstream.url;
+    struct subject s = SUBJECT(upstream, "url");
+    char q[CONFIG_QUOTE_MAX], why[CONFIG_WHY_MAX];
+    for (size_t i = 0; i < list->count; i++) {
+        struct config_url a, b;
+        if (!config_parse_url(str_of(list->item[i]), &a, why, sizeof(why)))
+            continue;
+        if (a.port == 9000 || a.port == 9440)
+            complain(l, WARN, &s,
+                "port %u is usually ClickHouse's native protocol; chmux speaks HTTP (8123, or 8443 "
+                "with TLS)",
+                (unsigned)a.port);
+        for (size_t j = 0; j < i; j++)
+            if (config_parse_url(str_of(list->item[j]), &b, why, sizeof(why)) && a.tls == b.tls &&
+                a.port == b.port && str_eq_nocase(str_of(a.host), str_of(b.host)))
+                complain(l, FAIL, &s, "%s is there twice; name each server once",
+                    config_quote(str_of(list->item[i]), q));
+    }
+}
+
+static void
+check_listener_options(struct config_loader *l, size_t i, const struct config_address *a)
+{
+    static const char *const unix_only[] = {"mode", "group"};
+    struct subject address = subject_of(l, CONFIG_SECTION_listen, i, "address");
+    char q[CONFIG_QUOTE_MAX];
+    if (!a->is_loopback && !l->c->chmux.allow_remote && !SUBJECT(chmux, "allow_remote").origin->bad)
+        complain(l, FAIL, &address,
+            "%s is not a loopback address, so others could use the pool; set [chmux] allow_remote "
+            "= yes if that is meant",
+            config_quote(str_of(l->c->listen[i].address), q));
+    for (size_t k = 0; k < COUNT_OF(unix_only) && !a->is_unix; k++) {
+        struct subject s = subject_of(l, CONFIG_SECTION_listen, i, unix_only[k]);
+        if (differs_from_default(l, &s))
+            complain(l, WARN, &s, "has no effect: %s is not a unix socket",
+                config_quote(str_of(l->c->listen[i].address), q));
+    }
+}
+
+/* Two sockets on one port 0 get two ports; everything else can be bound once only. */
+static bool
+same_address(const char *a, const char *b)
+{
+    struct config_address parsed;
+    char why[CONFIG_WHY_MAX];
+    if (!config_parse_address(str_of(a), &parsed, why, sizeof(why)))
+        return false;
+    if (!parsed.is_unix && parsed.port == 0)
+        return false;
+    return parsed.is_unix ? strcmp(a, b) == 0 : str_eq_nocase(str_of(a), str_of(b));
+}
+
+static void
+check_listener(struct config_loader *l, size_t i)
+{
+    const struct config *c = l->c;
+    struct subject s = subject_of(l, CONFIG_SECTION_listen, i, "address");
+    struct config_address a;
+    char why[CONFIG_WHY_MAX], name[CONFIG_TARGET_NAME_MAX];
+    if (s.origin->bad)
+        return;
+    if (c->listen[i].address[0] == '\0') {
+        struct config_place place = config_place_of(&c->origin->listener[i]);
+        config_error(l, &place, config_target_name(c, s.t, name), "address",
+            "the listener \"%s\" has no address; write HOST:PORT, [V6]:PORT, unix:/path or "
+            "unix:@name",
+            c->listen_name[i]);
+        return;
+    }
+    if (!config_parse_address(str_of(c->listen[i].address), &a, why, sizeof(why)))
+        return;
+    check_listener_options(l, i, &a);
+    for (size_t j = 0; j < i; j++)
+        if (same_address(c->listen[i].address, c->listen[j].address))
+            complain(l, FAIL, &s, "%s is the address of listener \"%s\" too; use each once",
+                c->listen[i].address, c->listen_name[j]);
+    struct subject admin = SUBJECT(admin, "address");
+    if (!admin.origin->bad && same_address(c->listen[i].address, c->admin.address))
+        complain(l, FAIL, &admin, "%s is the address of listener \"%s\" too; use each once",
+            c->admin.address, c->listen_name[i]);
+}
+
+static void
+check_reserved(struct config_loader *l)
+{
+    struct subject s = SUBJECT(chmux, "workers");
+    if (!s.origin->bad && l->c->chmux.workers != 0)
+        complain(l, WARN, &s, "has no effect in this version");
+}
+
+void
+config_cross_check(struct config_loader *l)
+{
+    check_orders(l);
+    check_memory(l);
+    check_urls(l);
+    check_certificate_pair(l);
+    check_tls(l);
+    check_reserved(l);
+    for (size_t i = 0; i < l->c->listen_count; i++)
+        check_listener(l, i);
+}

@@ -1,0 +1,160 @@
+#include "base/check.h"
+#include "config/config_load.h"
+#include "config/config_value.h"
+
+/* Comments line up here, values are rarely longer. */
+#define COMMENT_COLUMN 44
+
+static void
+pad_to(struct buf *out, size_t line_start, size_t column)
+{
+    do
+        buf_str(out, STR(" "));
+    while (buf_ok(out) && out->len - line_start < column);
+}
+
+static void
+print_section(const struct config *c, struct config_target t, const char *prefix, struct buf *out)
+{
+    char name[CONFIG_TARGET_NAME_MAX];
+    size_t count;
+    const struct config_opt *opt = t.sec->opts(&count);
+    const char *base =
+        (const char *)c + t.sec->offset +
+        (config_section_repeats(t.sec) ? t.listener * sizeof(struct config_listen) : 0);
+    buf_addf(out, "\n%s[%s]\n", prefix, config_target_name(c, t, name));
+    for (size_t i = 0; i < count; i++) {
+        size_t line_start = out->len;
+        bool secret = config_key_is_secret(str_of(opt[i].key));
+        buf_addf(out, "%s%s = ", secret ? "# " : prefix, opt[i].key);
+        if (secret)
+            buf_str(out, STR("********"));
+        else
+            config_value_print(&opt[i], base, out);
+        pad_to(out, line_start, COMMENT_COLUMN);
+        buf_str(out, STR("; "));
+        config_origin_print(c, config_origin_of(c, t, &opt[i]), out);
+        buf_str(out, STR("\n"));
+    }
+}
+
+/* The built-in listeners are printed as comments: read back as sections they would be listeners
+ * somebody asked for, and a machine without IPv6 could not start with them. */
+static void
+print_listeners(const struct config *c, struct buf *out)
+{
+    bool built_in = c->listen_count > 0 && config_listen_is_default(c, 0);
+    if (built_in)
+        buf_str(out, STR("\n# No listener is named, so these two are used:\n"));
+    for (size_t i = 0; i < c->listen_count; i++)
+        print_section(c, (struct config_target){&config_sections[CONFIG_SECTION_listen], i},
+            built_in ? "# " : "", out);
+}
+
+void
+config_print(const struct config *c, struct buf *out)
+{
+    buf_str(out, STR("# The whole configuration as chmuxd sees it. Behind each value stands where "
+                     "it comes from.\n"));
+    for (size_t i = 0; i < CONFIG_SECTION_COUNT; i++)
+        if (i == CONFIG_SECTION_listen)
+            print_listeners(c, out);
+        else
+            print_section(c, (struct config_target){.sec = &config_sections[i]}, "", out);
+}
+
+static const char *
+type_text(enum config_type type)
+{
+    switch (type) {
+    case CONFIG_BOOL: return "yes or no";
+    case CONFIG_INT: return "number";
+    case CONFIG_SIZE: return "size";
+    case CONFIG_DURATION: return "duration";
+    case CONFIG_STRING: return "text";
+    case CONFIG_PATH: return "path";
+    case CONFIG_LIST: return "list";
+    case CONFIG_ENUM: return "word";
+    }
+    check_failed(__FILE__, __LINE__, "config_type");
+}
+
+/* A '|' would end the cell, and <NAME> would be taken for HTML. */
+static void
+print_cell(struct buf *out, const char *text)
+{
+    for (; *text != '\0'; text++) {
+        if (*text == '|' || *text == '<' || *text == '*')
+            buf_str(out, STR("\\"));
+        buf_add(out, text, 1);
+    }
+}
+
+static void
+reference_row(const struct config_opt *opt, struct buf *out)
+{
+    char allowed[CONFIG_WHY_MAX];
+    config_value_allowed(opt, allowed);
+    buf_addf(out, "| `%s` | %s | ", opt->key, type_text(opt->type));
+    if (opt->def[0] == '\0')
+        buf_str(out, STR("(empty)"));
+    else
+        buf_addf(out, "`%s`", opt->def);
+    buf_str(out, STR(" | "));
+    if (opt->type != CONFIG_BOOL)
+        print_cell(out, allowed);
+    buf_str(out, STR(" | "));
+    print_cell(out, opt->text);
+    buf_str(out, STR(" |\n"));
+}
+
+static void
+reference_section(const struct config_section *sec, struct buf *out)
+{
+    size_t count;
+    const struct config_opt *opt = sec->opts(&count);
+    buf_addf(out, "\n## [%s]\n\n%s.\n\n", sec->name, sec->text);
+    buf_str(out, STR("| key | type | default | allowed | meaning |\n|---|---|---|---|---|\n"));
+    for (size_t i = 0; i < count; i++)
+        reference_row(&opt[i], out);
+}
+
+static const char reference_head[] =
+    "# Configuration reference\n"
+    "\n"
+    "<!-- Made from daemon/config/options.def by config_reference(). Do not edit: `make docs`. "
+    "-->\n"
+    "\n"
+    "Every option can be given in three places; later ones win:\n"
+    "\n"
+    "1. the file named by `--config FILE`: `[section]` lines and `key = value` lines;\n"
+    "2. the environment: `CHMUX_<SECTION>_<KEY>`, in upper case, for example\n"
+    "   `CHMUX_UPSTREAM_POOL_SIZE=8`; for one listener `CHMUX_LISTEN_<NAME>_<KEY>`, a `-` of its\n"
+    "   name written `_`;\n"
+    "3. flags: `--set section.key=value`, `--set listen.NAME.key=value`, and the short forms in\n"
+    "   [USAGE.md](USAGE.md).\n"
+    "\n"
+    "`chmuxd --check` reads all of it, prints every mistake and exits; `chmuxd --print-config`\n"
+    "prints each value with the place it comes from. A name that does not exist, a value out of\n"
+    "bounds and a key given twice are errors, never ignored.\n"
+    "\n"
+    "**Lines.** Comments begin with `;` or `#` in front, or with a space and `;` behind a value.\n"
+    "Blanks around keys and values do not count. Values are not quoted.\n"
+    "**Durations** carry a unit: `us`, `ms`, `s`, `m`, `h`, `d`. **Sizes** do too: `b`, `k`, `m`,\n"
+    "`g`, `t` (1k is 1024). Only 0 may stand alone. **Yes or no** may also be written `true` or\n"
+    "`false`, `on` or `off`, `1` or `0`. **Lists** are separated by commas.\n"
+    "\n"
+    "**Listeners.** Each `[listen NAME]` is one; up to 32. Without any, chmuxd listens on\n"
+    "`127.0.0.1:8123` and `[::1]:8123`; one of these two may be missing, for example on a machine\n"
+    "without IPv6.\n"
+    "\n"
+    "**In Kubernetes** the variables it sets for a service named `chmux` (`CHMUX_SERVICE_HOST`,\n"
+    "`CHMUX_PORT=tcp://...`) are passed over; any other unknown `CHMUX_` variable is an error.\n";
+
+void
+config_reference(struct buf *out)
+{
+    buf_str(out, str_of(reference_head));
+    for (size_t i = 0; i < CONFIG_SECTION_COUNT; i++)
+        reference_section(&config_sections[i], out);
+}

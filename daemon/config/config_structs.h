@@ -1,0 +1,41 @@
+#ifndef CHMUX_CONFIG_CONFIG_STRUCTS_H
+#define CHMUX_CONFIG_CONFIG_STRUCTS_H
+/*
+ * config_structs: one struct per [section] of options.def, one field per option.
+ *
+ * Ownership: strings and lists are owned by the struct config around them and never NULL.
+ * Units: sizes in bytes, durations in microseconds.
+ */
+#include "base/log.h"
+
+enum on_disconnect { ON_DISCONNECT_KILL, ON_DISCONNECT_CLOSE };
+enum tls_version { TLS_VERSION_1_2, TLS_VERSION_1_3 };
+
+struct config_list {
+    char **item; /* owned, as are the strings in it; NULL when count is 0 */
+    size_t count;
+};
+
+/* Field types by OPT type. */
+#define CONFIG_T_BOOL       bool
+#define CONFIG_T_INT        int64_t
+#define CONFIG_T_SIZE       size_t
+#define CONFIG_T_DURATION   int64_t /* microseconds */
+#define CONFIG_T_STRING     char *  /* never NULL */
+#define CONFIG_T_PATH       char *  /* never NULL */
+#define CONFIG_T_LIST       struct config_list
+#define CONFIG_T_ENUM(name) enum name
+
+/* Each SECTION row closes the struct of the row before it and opens its own, so the table needs a
+ * struct to close before its first row and a "};" after its last. */
+/* clang-format off */
+struct config_before_first_section {
+    char unused;
+#define SECTION(id, name, text) }; struct config_##id {
+#define OPT(id, key, type, def, min, max, reloadable, text) CONFIG_T_##type id;
+#include "config/options.def"
+#undef SECTION
+#undef OPT
+};
+/* clang-format on */
+#endif
