@@ -1,0 +1,110 @@
+#!/usr/bin/env bash
+# Installs what the tests need, builds chmux in every way that is tested, and runs everything.
+#
+#   tests/run.sh                 all stages
+#   tests/run.sh --quick         unit tests, lints and corpus replay with gcc, then no more
+#   tests/run.sh STAGE...        only these, in this order
+#
+# Stages:
+#   dev         unit tests, lints and corpus replay, built by gcc, warnings are errors
+#   clang       the same by clang, with the thread-safety analysis
+#   asan        the same with the address and undefined-behaviour sanitizers
+#   tsan        the same with the thread sanitizer
+#   fuzz        the fuzz targets with libFuzzer, over their corpus
+#   system      chmuxd as shipped (release) between real and scripted clients and servers
+#   system-asan the part of it marked `san`, on the asan build
+#   system-tsan the same on the tsan build
+#
+# A stage that fails does not stop the others. The last line is `N passed, N failed, N skipped`, over
+# every ctest and pytest test that ran; the exit code is 1 if anything failed. Logs and JUnit files are
+# left in build/results/.
+set -u
+
+cd "$(dirname "$0")/.." || exit 1
+# shellcheck source=tests/deps.sh
+. tests/deps.sh
+
+ALL_STAGES="dev clang asan tsan fuzz system system-asan system-tsan"
+QUICK_STAGES="dev"
+results=$PWD/build/results
+jobs=$(nproc)
+export CTEST_OUTPUT_ON_FAILURE=1 PYTHONDONTWRITEBYTECODE=1
+
+build() {
+    cmake --preset "$1" && cmake --build --preset "$1"
+}
+
+# ctest_stage STAGE PRESET
+ctest_stage() {
+    build "$2" || return
+    ctest --preset "$2" -j "$jobs" --no-tests=error --output-junit "$results/$1.xml"
+}
+
+# system_stage STAGE PRESET [pytest arguments]
+system_stage() {
+    local stage=$1 preset=$2 venv
+    shift 2
+    build "$preset" || return
+    venv=$(ensure_venv tests/requirements.txt) || return
+    CHMUXD=$PWD/build/$preset/chmuxd "$venv/bin/python" -m pytest tests/system -q -ra \
+        -p no:cacheprovider --junitxml="$results/$stage.xml" "$@"
+}
+
+stage_dev() { ctest_stage dev dev; }
+stage_clang() { ctest_stage clang dev-clang; }
+stage_asan() { ctest_stage asan asan; }
+stage_tsan() { ctest_stage tsan tsan; }
+stage_fuzz() { ctest_stage fuzz fuzz; }
+stage_system() { system_stage system release; }
+stage_system_asan() { system_stage system-asan asan -m san; }
+stage_system_tsan() { system_stage system-tsan tsan -m san; }
+
+usage() {
+    sed -n '2,/^set/s/^# \{0,1\}//p' "$0"
+}
+
+stages=
+while [ $# -gt 0 ]; do
+    case "$1" in
+    --quick) stages="$stages $QUICK_STAGES" ;;
+    -h | --help)
+        usage
+        exit 0
+        ;;
+    *)
+        case " $ALL_STAGES " in
+        *" $1 "*) stages="$stages $1" ;;
+        *)
+            usage >&2
+            die "no such stage: $1"
+            ;;
+        esac
+        ;;
+    esac
+    shift
+done
+stages=${stages:-$ALL_STAGES}
+
+# shellcheck disable=SC2086  # lists of words
+ensure_packages $BUILD_PACKAGES $TEST_PACKAGES || die "the packages could not be installed"
+case "$stages" in
+*system*) ensure_npm || die "npm could not be installed" ;;
+esac
+
+rm -rf "$results"
+mkdir -p "$results"
+broken=
+for stage in $stages; do
+    printf '=== %s\n' "$stage"
+    started=$SECONDS
+    rc=0
+    "stage_${stage//-/_}" >"$results/$stage.log" 2>&1 || rc=$?
+    if [ $rc -ne 0 ]; then
+        broken="$broken $stage"
+        tail -n 200 "$results/$stage.log"
+    fi
+    printf '    %s, %d s, log in build/results/%s.log\n' \
+        "$([ $rc -eq 0 ] && echo ok || echo FAILED)" $((SECONDS - started)) "$stage"
+done
+# shellcheck disable=SC2086
+exec python3 tests/count_results.py "$results" --broken $broken
