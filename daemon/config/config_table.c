@@ -50,15 +50,15 @@ ROWS_BEGIN(before_first_section)
 ROWS_END
 #undef SECTION
 #undef OPT
-    /* clang-format on */
 
-    const struct config_section config_sections[CONFIG_SECTION_COUNT] = {
+const struct config_section config_sections[CONFIG_SECTION_COUNT] = {
 #define SECTION(id, name, text) {#id, name, text, offsetof(struct config, id), opts_##id},
 #define OPT(id, key, type, def, min, max, reloadable, text)
 #include "config/options.def"
 #undef SECTION
 #undef OPT
 };
+/* clang-format on */
 
 const struct config_section *
 config_section_find(struct str id)

@@ -4,13 +4,12 @@
 #include "t.h"
 
 #define ERRORS_BYTES ((size_t)1 << 20)
-#define MAX_FLAGS    40
 
 struct input {
     const char *file; /* NULL: none */
     size_t file_len;  /* 0: up to the NUL */
     const char *const *environ_list;
-    struct config_flag flags[MAX_FLAGS]; /* up to the first without a flag */
+    const struct config_flag *flags; /* up to the first without a flag; NULL: none */
 };
 
 static struct config *
@@ -21,7 +20,7 @@ load(const struct input *in, struct buf *errors)
         src.file_name = "t.conf";
         src.file_text = in->file_len > 0 ? str_n(in->file, in->file_len) : str_of(in->file);
     }
-    while (src.flag_count < MAX_FLAGS && in->flags[src.flag_count].flag != NULL)
+    while (in->flags != NULL && in->flags[src.flag_count].flag != NULL)
         src.flag_count++;
     return config_load(&src, errors);
 }
@@ -47,7 +46,14 @@ says(const struct input *in, bool ok, const char *want)
     {                                                                                              \
         __VA_ARGS__, NULL                                                                          \
     }
-#define FLAGS(...) .flags = {__VA_ARGS__}
+#define FLAGS(...)                                                                                 \
+    .flags = (const struct config_flag[])                                                          \
+    {                                                                                              \
+        __VA_ARGS__,                                                                               \
+        {                                                                                          \
+            0                                                                                      \
+        }                                                                                          \
+    }
 #define SET(p, v)                                                                                  \
     {                                                                                              \
         "--set", p, v                                                                              \
@@ -422,13 +428,14 @@ test_there_is_a_bound_on_listeners(void **state)
 {
     (void)state;
     static char names[CONFIG_MAX_LISTEN + 1][32];
-    struct input in = {.file = NULL};
+    struct config_flag flags[CONFIG_MAX_LISTEN + 2] = {0};
+    struct input in = {.flags = flags};
     for (size_t i = 0; i <= CONFIG_MAX_LISTEN; i++) {
         snprintf(names[i], sizeof(names[i]), "listen.flag%zu.address", i);
-        in.flags[i] = (struct config_flag){"--listen", names[i], "127.0.0.1:0"};
+        flags[i] = (struct config_flag){"--listen", names[i], "127.0.0.1:0"};
     }
     says(&in, false, "--listen: too many listeners; at most 32 are allowed\n");
-    in.flags[CONFIG_MAX_LISTEN] = (struct config_flag){0};
+    flags[CONFIG_MAX_LISTEN] = (struct config_flag){0};
     struct config *c = loaded(&in);
     T_EQ(c->listen_count, CONFIG_MAX_LISTEN);
     config_free(&c);

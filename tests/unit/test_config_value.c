@@ -384,8 +384,8 @@ test_word_distance(void **state)
 
 /* One value of one option of a fresh configuration, as config_value_set() takes it. */
 static enum config_set
-try_set(enum config_section_index section, const struct config_opt *opt, struct str text,
-    char why[CONFIG_WHY_MAX], char shown[CONFIG_VALUE_MAX + 1])
+try_set(size_t section, const struct config_opt *opt, struct str text, char why[CONFIG_WHY_MAX],
+    char shown[CONFIG_VALUE_MAX + 1])
 {
     static union {
         struct config c;
