@@ -27,15 +27,17 @@ format:
 	git ls-files '*.c' '*.h' | xargs clang-format -i
 
 bench: all
-	tests/bench/run.sh
+	python3 tests/bench/run.py
 
+# The pages that come from tables: docs/CONFIG.md.
 docs:
-	cmake --preset dev && cmake --build --preset dev --target docs
+	cmake --preset dev && cmake --build --preset dev --target test_config_docs
+	CONFIG_DOCS_WRITE=1 build/dev/tests/unit/test_config_docs
 
+VERSION = $(shell sed -n 's/^project(chmux VERSION \([0-9.]*\).*/\1/p' CMakeLists.txt)
 dist:
 	mkdir -p dist
 	git archive --format=tar.gz --prefix=chmux-$(VERSION)/ -o dist/chmux-$(VERSION).tar.gz HEAD
-VERSION = $(shell sed -n 's/^project(chmux VERSION \([0-9.]*\).*/\1/p' CMakeLists.txt)
 
 install: all
 	cmake --install build/release
