@@ -92,28 +92,37 @@ offer_session(struct tls_ctx *c, SSL *ssl, const char *name)
 
 /* ---- contexts ---- */
 
+/* "There is nothing of that kind in the file", as the several readers of OpenSSL say it. */
+static bool
+is_not_found(unsigned long e)
+{
+    int reason = ERR_GET_REASON(e);
+    switch (ERR_GET_LIB(e)) {
+    case ERR_LIB_PEM: return reason == PEM_R_NO_START_LINE;
+    case ERR_LIB_X509: return reason == X509_R_NO_CERTIFICATE_OR_CRL_FOUND;
+    case ERR_LIB_OSSL_DECODER: return reason == ERR_R_UNSUPPORTED;
+    default: return false;
+    }
+}
+
 /* Why OpenSSL could not use a file, from its error queue, which is emptied. */
 static void
 why_file(char *why, size_t why_len, const char *path)
 {
     unsigned long e = ERR_peek_error();
-    if (ERR_SYSTEM_ERROR(e))
-        snprintf(why, why_len, "%s: %s", path, strerror(ERR_GET_REASON(e)));
-    else if (ERR_GET_LIB(e) == ERR_LIB_PEM && ERR_GET_REASON(e) == PEM_R_NO_START_LINE)
-        snprintf(why, why_len, "%s: not PEM, or not the kind of object wanted here", path);
-    else if (ERR_GET_LIB(e) == ERR_LIB_PEM && ERR_GET_REASON(e) == PEM_R_BAD_PASSWORD_READ)
-        snprintf(
-            why, why_len, "%s: the key is encrypted; chmux needs it without a passphrase", path);
-    else
-        snprintf(why, why_len, "%s: %s", path, tls_reason(e));
+    const char *cause = tls_reason(e);
+    if (is_not_found(e))
+        cause = "not PEM, or not the kind of object wanted here";
+    snprintf(why, why_len, "%s: %s", path, cause);
     ERR_clear_error();
 }
 
-/* Never ask on a terminal. */
+/* OpenSSL's own would ask on the terminal. arg: set to true, for the message. */
 static int
-no_passphrase(char *buf, int size, int writing, void *arg)
+on_passphrase_wanted(char *buf, int size, int writing, void *arg)
 {
-    (void)buf, (void)size, (void)writing, (void)arg;
+    (void)buf, (void)size, (void)writing;
+    *(bool *)arg = true;
     return -1;
 }
 
@@ -159,22 +168,30 @@ set_identity(SSL_CTX *ctx, const struct tls_options *o, char *why, size_t why_le
         return false;
     }
     const char *key = given(o->key_file) ? o->key_file : o->cert_file;
-    SSL_CTX_set_default_passwd_cb(ctx, no_passphrase);
+    bool encrypted = false;
+    SSL_CTX_set_default_passwd_cb(ctx, on_passphrase_wanted);
+    SSL_CTX_set_default_passwd_cb_userdata(ctx, &encrypted);
     if (SSL_CTX_use_certificate_chain_file(ctx, o->cert_file) != 1) {
         why_file(why, why_len, o->cert_file);
         return false;
     }
     if (SSL_CTX_use_PrivateKey_file(ctx, key, SSL_FILETYPE_PEM) == 1 &&
-        SSL_CTX_check_private_key(ctx) == 1)
+        SSL_CTX_check_private_key(ctx) == 1) {
+        SSL_CTX_set_default_passwd_cb_userdata(ctx, NULL);
         return true;
+    }
     unsigned long e = ERR_peek_error();
-    if (ERR_GET_LIB(e) == ERR_LIB_X509) {
+    bool mismatch =
+        ERR_GET_LIB(e) == ERR_LIB_X509 && ERR_GET_REASON(e) == X509_R_KEY_VALUES_MISMATCH;
+    if (encrypted)
+        snprintf(
+            why, why_len, "%s: the key is encrypted; chmux needs it without a passphrase", key);
+    else if (mismatch)
         snprintf(why, why_len, "%s: the key does not belong to the certificate in %s", key,
             o->cert_file);
-        ERR_clear_error();
-    } else {
+    else
         why_file(why, why_len, key);
-    }
+    ERR_clear_error();
     return false;
 }
 
