@@ -1,0 +1,314 @@
+#include "net/conn.h"
+
+#include <openssl/err.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include "base/no_block.h"
+
+#define TLS_RECORD_MAX 15360 /* fits one record, and the stack */
+
+static void
+on_ready(void *arg, unsigned ready)
+{
+    thr_check_loop();
+    struct conn *c = arg;
+    if (ready & LOOP_CLOSED)
+        c->peer_closed = true;
+    if (ready & (LOOP_READ | LOOP_CLOSED)) {
+        c->can_read = true;
+        if (c->write_wants_read)
+            c->can_write = true;
+    }
+    if (ready & LOOP_WRITE) {
+        c->can_write = true;
+        if (c->read_wants_write)
+            c->can_read = true;
+    }
+    c->fn(c->arg);
+}
+
+bool
+conn_open(struct conn *c, struct loop *l, int fd, SSL *ssl, conn_fn fn, void *arg)
+{
+    *c = (struct conn){.fd = fd, .ssl = ssl, .fn = fn, .arg = arg};
+    if (!loop_io_add(l, &c->io, fd, on_ready, c)) {
+        c->sys_errno = errno;
+        c->fd = -1;
+        c->ssl = NULL;
+        return false;
+    }
+    return true;
+}
+
+void
+conn_close(struct conn *c)
+{
+    if (c->fd < 0)
+        return;
+    loop_io_del(&c->io);
+    tls_session_free(&c->ssl);
+    close(c->fd);
+    c->fd = -1;
+    c->can_read = c->can_write = false;
+}
+
+void
+conn_reset_on_close(struct conn *c)
+{
+    struct linger now = {.l_onoff = 1, .l_linger = 0};
+    if (c->fd >= 0)
+        (void)setsockopt(c->fd, SOL_SOCKET, SO_LINGER, &now, sizeof now);
+}
+
+void
+conn_start_tls(struct conn *c, SSL *ssl)
+{
+    CHECK(c->ssl == NULL);
+    c->ssl = ssl;
+}
+
+static enum io
+fail(struct conn *c, int sys_errno)
+{
+    c->sys_errno = sys_errno;
+    c->can_read = c->can_write = false;
+    return IO_ERROR;
+}
+
+/* Turns the result of an SSL call into ours and remembers what it waits for. */
+static enum io
+tls_result(struct conn *c, int ret, bool reading)
+{
+    int e = SSL_get_error(c->ssl, ret);
+    switch (e) {
+    case SSL_ERROR_WANT_READ:
+        if (reading) {
+            c->can_read = false;
+        } else {
+            c->can_write = false;
+            c->write_wants_read = true;
+        }
+        return IO_WAIT;
+    case SSL_ERROR_WANT_WRITE:
+        if (reading) {
+            c->can_read = false;
+            c->read_wants_write = true;
+        } else {
+            c->can_write = false;
+        }
+        return IO_WAIT;
+    case SSL_ERROR_ZERO_RETURN: return reading ? IO_EOF : fail(c, EPIPE);
+    case SSL_ERROR_SYSCALL: return fail(c, errno != 0 ? errno : ECONNRESET);
+    default: return fail(c, EPROTO);
+    }
+}
+
+enum io
+conn_handshake(struct conn *c, const char *server_name, char *why, size_t why_len)
+{
+    if (c->ssl == NULL)
+        return IO_OK;
+    ERR_clear_error();
+    errno = 0;
+    int ret = SSL_do_handshake(c->ssl);
+    if (ret == 1) {
+        c->can_read = c->can_write = true;
+        return IO_OK;
+    }
+    int e = SSL_get_error(c->ssl, ret);
+    if (e == SSL_ERROR_WANT_READ || e == SSL_ERROR_WANT_WRITE)
+        return IO_WAIT;
+    int sys_errno = errno;
+    tls_why(c->ssl, ret, sys_errno, server_name, why, why_len);
+    return fail(c, sys_errno != 0 ? sys_errno : EPROTO);
+}
+
+static enum io
+plain_read(struct conn *c, void *p, size_t cap, size_t *n)
+{
+    ssize_t got = recv(c->fd, p, cap, 0);
+    if (LIKELY(got > 0)) {
+        *n = (size_t)got;
+        /* Less than asked for: the socket is empty, and the next byte or FIN brings an event. A FIN
+         * whose event has come already brings none, so then reading must go on to see it. */
+        if ((size_t)got < cap && !c->peer_closed)
+            c->can_read = false;
+        return IO_OK;
+    }
+    if (got == 0) {
+        c->can_read = false;
+        return IO_EOF;
+    }
+    if (errno == EAGAIN || errno == EINTR) {
+        c->can_read = errno == EINTR;
+        return IO_WAIT;
+    }
+    return fail(c, errno);
+}
+
+enum io
+conn_read(struct conn *c, void *p, size_t cap, size_t *n)
+{
+    *n = 0;
+    if (!c->can_read)
+        return IO_WAIT;
+    if (c->ssl == NULL)
+        return plain_read(c, p, cap, n);
+    ERR_clear_error();
+    errno = 0;
+    c->read_wants_write = false;
+    size_t total = 0;
+    /* Records are at most 16 KiB: fill the caller's buffer with as many as have arrived. */
+    while (total < cap) {
+        size_t got = 0;
+        int ret = SSL_read_ex(c->ssl, (char *)p + total, cap - total, &got);
+        if (ret != 1) {
+            if (total == 0)
+                return tls_result(c, ret, true);
+            int e = SSL_get_error(c->ssl, ret);
+            if (e == SSL_ERROR_WANT_READ)
+                c->can_read = false;
+            else if (e == SSL_ERROR_WANT_WRITE)
+                (void)tls_result(c, ret, true);
+            /* EOF and errors stay: the next call meets them again. */
+            break;
+        }
+        total += got;
+    }
+    *n = total;
+    return IO_OK;
+}
+
+static enum io
+plain_writev(struct conn *c, const struct iovec *v, int count, size_t want, size_t *n)
+{
+    ssize_t put;
+    if (count == 1) {
+        put = send(c->fd, v[0].iov_base, v[0].iov_len, MSG_NOSIGNAL);
+    } else {
+        struct msghdr m = {.msg_iov = (struct iovec *)(uintptr_t)v, .msg_iovlen = (size_t)count};
+        put = sendmsg(c->fd, &m, MSG_NOSIGNAL);
+    }
+    if (LIKELY(put >= 0)) {
+        *n = (size_t)put;
+        if ((size_t)put < want)
+            c->can_write = false;
+        return put > 0 ? IO_OK : IO_WAIT;
+    }
+    if (errno == EAGAIN || errno == EINTR) {
+        c->can_write = errno == EINTR;
+        return IO_WAIT;
+    }
+    /* What the peer said before it closed can still be read, an early error response above all. */
+    enum io r = fail(c, errno);
+    c->can_read = true;
+    return r;
+}
+
+/*
+ * The next slice of at most one record, from byte `off` of the vector on: in place when one entry
+ * holds it, else gathered, so that a head and its body do not cost two records. A retry after
+ * "would block" must offer the same bytes and at least as many: the slice starts where the unsent
+ * bytes start and only grows with them, so it does.
+ */
+static size_t
+tls_slice(const struct iovec *v, int count, size_t off, char *joined, const char **p)
+{
+    size_t len = 0;
+    for (int i = 0; i < count && len < TLS_RECORD_MAX; i++) {
+        if (off >= v[i].iov_len) {
+            off -= v[i].iov_len;
+            continue;
+        }
+        const char *from = (const char *)v[i].iov_base + off;
+        size_t n = size_min(v[i].iov_len - off, TLS_RECORD_MAX - len);
+        off = 0;
+        if (len == 0 && (n == TLS_RECORD_MAX || i == count - 1)) {
+            *p = from;
+            return n;
+        }
+        memcpy(joined + len, from, n);
+        len += n;
+    }
+    *p = joined;
+    return len;
+}
+
+static enum io
+tls_writev(struct conn *c, const struct iovec *v, int count, size_t want, size_t *n)
+{
+    char joined[TLS_RECORD_MAX];
+    while (*n < want) {
+        const char *p;
+        size_t len = tls_slice(v, count, *n, joined, &p), put = 0;
+        ERR_clear_error();
+        errno = 0;
+        c->write_wants_read = false;
+        int ret = SSL_write_ex(c->ssl, p, len, &put);
+        if (ret != 1) {
+            enum io r = tls_result(c, ret, false);
+            return *n > 0 && r == IO_WAIT ? IO_OK : r;
+        }
+        *n += put;
+    }
+    return IO_OK;
+}
+
+enum io
+conn_writev(struct conn *c, const struct iovec *v, int count, size_t *n)
+{
+    *n = 0;
+    if (!c->can_write)
+        return IO_WAIT;
+    size_t want = 0;
+    for (int i = 0; i < count; i++)
+        want += v[i].iov_len;
+    if (want == 0)
+        return IO_OK;
+    if (c->ssl == NULL)
+        return plain_writev(c, v, count, want, n);
+    return tls_writev(c, v, count, want, n);
+}
+
+enum io
+conn_peek(struct conn *c)
+{
+    char byte;
+    if (c->ssl != NULL) {
+        ERR_clear_error();
+        errno = 0;
+        int ret = SSL_peek(c->ssl, &byte, 1);
+        return ret > 0 ? IO_OK : tls_result(c, ret, true);
+    }
+    ssize_t got = recv(c->fd, &byte, 1, MSG_PEEK);
+    if (got > 0)
+        return IO_OK;
+    if (got == 0)
+        return IO_EOF;
+    if (errno == EAGAIN || errno == EINTR) {
+        c->can_read = false;
+        return IO_WAIT;
+    }
+    return fail(c, errno);
+}
+
+const char *
+conn_why(const struct conn *c)
+{
+    if (c->sys_errno == EPROTO)
+        return "TLS protocol error";
+    return strerror(c->sys_errno);
+}
+
+void
+conn_shutdown(struct conn *c)
+{
+    if (c->fd < 0)
+        return;
+    if (c->ssl != NULL && SSL_is_init_finished(c->ssl)) {
+        ERR_clear_error();
+        (void)SSL_shutdown(c->ssl);
+    }
+    (void)shutdown(c->fd, SHUT_WR);
+}

@@ -1,0 +1,83 @@
+#ifndef CHMUX_NET_CONN_H
+#define CHMUX_NET_CONN_H
+/*
+ * conn: a non-blocking byte stream over a socket, plain or TLS.
+ *
+ * The socket is watched edge-triggered for as long as it is open. conn remembers what is ready, so
+ * a caller that stops reading or writing costs nothing, and goes on whenever it likes:
+ * conn_readable() and conn_writable() say whether a call may make progress.
+ *
+ * Ownership  Owns the descriptor and the SSL from conn_open() to conn_close().
+ * Callback   fn(arg) runs when something became ready; it looks at conn_readable() and friends.
+ *            No callback after conn_close(); closing inside the callback is fine, freeing the
+ *            memory is not (loop_defer).
+ * Errors     IO_ERROR: conn_why() tells. The conn is only good for closing then.
+ */
+#include <sys/uio.h>
+
+#include "net/tls.h"
+#include "rt/loop.h"
+
+enum io {
+    IO_OK,    /* something moved */
+    IO_WAIT,  /* nothing now: a callback will come */
+    IO_EOF,   /* reads: the peer sent its last byte (TLS: close_notify seen) */
+    IO_ERROR, /* reset, TLS failure, EOF without close_notify, ... */
+};
+
+typedef void (*conn_fn)(void *arg); /* on the loop */
+
+struct conn { /* fields are conn's */
+    struct loop_io io;
+    conn_fn fn;
+    void *arg;
+    SSL *ssl; /* NULL: plain */
+    int fd;   /* -1: closed */
+    int sys_errno;
+    bool can_read, can_write;
+    bool peer_closed;                        /* the kernel has seen the peer's FIN or RST */
+    bool read_wants_write, write_wants_read; /* TLS only */
+};
+
+/* Takes fd (and ssl, may be NULL) on success only. */
+MUST_USE bool conn_open(struct conn *c, struct loop *l, int fd, SSL *ssl, conn_fn fn, void *arg)
+    LOOP_ONLY;
+/* Idempotent. */
+void conn_close(struct conn *c) LOOP_ONLY;
+/* Makes the coming conn_close() send a reset, so that the peer cannot take what it got for whole.
+ */
+void conn_reset_on_close(struct conn *c) LOOP_ONLY;
+/* Hands a plain or not yet encrypted socket to TLS; before the first byte. Takes ssl. */
+void conn_start_tls(struct conn *c, SSL *ssl) LOOP_ONLY;
+
+static inline bool
+conn_readable(const struct conn *c)
+{
+    return c->can_read;
+}
+static inline bool
+conn_writable(const struct conn *c)
+{
+    return c->can_write;
+}
+static inline bool
+conn_is_open(const struct conn *c)
+{
+    return c->fd >= 0;
+}
+
+/* TLS handshake step: IO_OK when done (at once for plain). */
+enum io conn_handshake(struct conn *c, const char *server_name, char *why, size_t why_len)
+    LOOP_ONLY;
+/* *n > 0 with IO_OK only. */
+enum io conn_read(struct conn *c, void *p, size_t cap, size_t *n) LOOP_ONLY;
+/* May take a part: *n bytes of the vector, in order. IO_WAIT: none. At most 8 entries. */
+enum io conn_writev(struct conn *c, const struct iovec *v, int count, size_t *n) LOOP_ONLY;
+/* Is there anything to read, without taking it? IO_WAIT: nothing (TLS: nothing but tickets),
+ * IO_OK: bytes wait, IO_EOF, IO_ERROR. */
+enum io conn_peek(struct conn *c) LOOP_ONLY;
+/* "connection reset by peer", ...: why the last call said IO_ERROR. */
+const char *conn_why(const struct conn *c) LOOP_ONLY;
+/* Sends FIN (TLS: close_notify first, as far as it goes without waiting). */
+void conn_shutdown(struct conn *c) LOOP_ONLY;
+#endif

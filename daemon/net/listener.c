@@ -1,0 +1,260 @@
+#include "net/listener.h"
+
+#include <fcntl.h>
+#include <grp.h>
+#include <netinet/tcp.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "base/log.h"
+#include "base/metric.h"
+
+#include "base/no_block.h"
+
+#define BURST_MAX 64
+
+static int spare_fd = -1;
+
+bool
+listener_spare_open(void)
+{
+    if (spare_fd < 0)
+        spare_fd = open("/dev/null", O_RDONLY | O_CLOEXEC);
+    return spare_fd >= 0;
+}
+
+static bool
+is_unix_path(const struct addr *a)
+{
+    return a->sa.sa_family == AF_UNIX && a->un.sun_path[0] != '\0';
+}
+
+/* A socket file that nobody answers on is left from a process that died: it may go. */
+static bool
+clear_stale_socket(const struct addr *a, char *why, size_t why_len)
+{
+    struct stat st;
+    if (lstat(a->un.sun_path, &st) != 0)
+        return true; /* nothing there; bind() will tell any other trouble */
+    if (!S_ISSOCK(st.st_mode)) {
+        snprintf(why, why_len, "unix:%s: the file exists and is not a socket", a->un.sun_path);
+        return false;
+    }
+    int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+    if (fd < 0) {
+        snprintf(why, why_len, "unix:%s: %s", a->un.sun_path, strerror(errno));
+        return false;
+    }
+    int r = connect(fd, &a->sa, a->len);
+    int e = errno;
+    close(fd);
+    if (r == 0 || e == EAGAIN) {
+        snprintf(why, why_len, "unix:%s: another process listens there", a->un.sun_path);
+        return false;
+    }
+    if (e != ECONNREFUSED) {
+        snprintf(why, why_len, "unix:%s: cannot tell whether it is in use: %s", a->un.sun_path,
+            strerror(e));
+        return false;
+    }
+    if (unlink(a->un.sun_path) != 0 && errno != ENOENT) {
+        snprintf(why, why_len, "unix:%s: cannot remove the stale socket: %s", a->un.sun_path,
+            strerror(errno));
+        return false;
+    }
+    return true;
+}
+
+static bool
+set_owner_and_mode(const struct listener_options *o, char *why, size_t why_len)
+{
+    const char *path = o->addr.un.sun_path;
+    if (o->group != NULL && o->group[0] != '\0') {
+        const struct group *g = getgrnam(o->group);
+        if (g == NULL) {
+            snprintf(why, why_len, "unix:%s: no such group: %s", path, o->group);
+            return false;
+        }
+        if (chown(path, (uid_t)-1, g->gr_gid) != 0) {
+            snprintf(why, why_len, "unix:%s: cannot give it to group %s: %s", path, o->group,
+                strerror(errno));
+            return false;
+        }
+    }
+    if (chmod(path, o->mode) != 0) {
+        snprintf(why, why_len, "unix:%s: chmod %o: %s", path, o->mode, strerror(errno));
+        return false;
+    }
+    return true;
+}
+
+/* What accepted TCP sockets inherit from their listener costs no call per client. */
+static void
+set_tcp_options(int fd, int family)
+{
+    int on = 1, idle = 15, interval = 5, count = 3;
+    (void)setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof on);
+    (void)setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
+    (void)setsockopt(fd, SOL_SOCKET, SO_KEEPALIVE, &on, sizeof on);
+    (void)setsockopt(fd, IPPROTO_TCP, TCP_KEEPIDLE, &idle, sizeof idle);
+    (void)setsockopt(fd, IPPROTO_TCP, TCP_KEEPINTVL, &interval, sizeof interval);
+    (void)setsockopt(fd, IPPROTO_TCP, TCP_KEEPCNT, &count, sizeof count);
+    if (family == AF_INET6)
+        (void)setsockopt(fd, IPPROTO_IPV6, IPV6_V6ONLY, &on, sizeof on);
+}
+
+bool
+listener_open(struct listener *ls, const struct listener_options *o, char *why, size_t why_len)
+{
+    *ls = (struct listener){.fd = -1, .addr = o->addr, .burst = 1};
+    addr_format(&o->addr, ls->text);
+    bool path = is_unix_path(&o->addr);
+    if (path && !clear_stale_socket(&o->addr, why, why_len))
+        return false;
+    int family = o->addr.sa.sa_family;
+    int fd = socket(family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+    if (fd < 0) {
+        ls->sys_errno = errno;
+        snprintf(why, why_len, "%s: %s", ls->text, strerror(ls->sys_errno));
+        return false;
+    }
+    if (family != AF_UNIX)
+        set_tcp_options(fd, family);
+    /* The file must never be open to more people than asked for, not even for an instant. */
+    mode_t old_mask = path ? umask(0177) : 0;
+    int r = bind(fd, &o->addr.sa, o->addr.len);
+    ls->sys_errno = r == 0 ? 0 : errno;
+    if (path)
+        umask(old_mask);
+    if (r != 0) {
+        snprintf(why, why_len, "%s: %s", ls->text, strerror(ls->sys_errno));
+        goto close_fd;
+    }
+    struct stat st;
+    if (path && (!set_owner_and_mode(o, why, why_len) || lstat(o->addr.un.sun_path, &st) != 0))
+        goto unlink_path;
+    if (path) {
+        ls->dev = st.st_dev;
+        ls->ino = st.st_ino;
+    }
+    if (listen(fd, o->backlog) != 0) {
+        snprintf(why, why_len, "%s: %s", ls->text, strerror(errno));
+        goto unlink_path;
+    }
+    if (family != AF_UNIX) {
+        socklen_t len = sizeof(struct sockaddr_in6);
+        if (getsockname(fd, &ls->addr.sa, &len) == 0)
+            addr_format(&ls->addr, ls->text);
+    }
+    ls->fd = fd;
+    return true;
+unlink_path:
+    if (path)
+        unlink(o->addr.un.sun_path);
+close_fd:
+    close(fd);
+    return false;
+}
+
+/* No descriptor left for a client: spend the spare one on telling it so. */
+static void
+refuse_one(struct listener *ls)
+{
+    close(spare_fd);
+    spare_fd = -1;
+    int fd = accept4(ls->fd, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
+    if (fd >= 0) {
+        (void)send(fd, ls->busy_reply.p, ls->busy_reply.len, MSG_NOSIGNAL);
+        /* What has arrived of the request must be read, or closing would reset the answer away. */
+        char sink[4096];
+        (void)shutdown(fd, SHUT_WR);
+        (void)recv(fd, sink, sizeof sink, 0);
+        close(fd);
+        metric_inc(M_REFUSED_MAX_CLIENTS);
+    }
+    if (!listener_spare_open())
+        LOG_W("spare_descriptor_lost");
+}
+
+/* false: nothing more to accept now. */
+static bool LOOP_ONLY
+accept_one(struct listener *ls)
+{
+    struct addr peer = {.len = sizeof(struct sockaddr_in6)};
+    bool tcp = ls->addr.sa.sa_family != AF_UNIX;
+    int fd = accept4(
+        ls->fd, tcp ? &peer.sa : NULL, tcp ? &peer.len : NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
+    if (LIKELY(fd >= 0)) {
+        if (!tcp) {
+            peer.len = sizeof(sa_family_t);
+            peer.sa.sa_family = AF_UNIX;
+        }
+        ls->fn(ls->arg, fd, &peer);
+        return true;
+    }
+    if (errno == EAGAIN)
+        return false;
+    if (errno == EMFILE || errno == ENFILE) {
+        metric_inc(M_ACCEPT_ERRORS);
+        if (spare_fd >= 0)
+            refuse_one(ls);
+        return spare_fd >= 0;
+    }
+    if (errno == ENOMEM || errno == ENOBUFS) {
+        metric_inc(M_ACCEPT_ERRORS);
+        return false;
+    }
+    return true; /* ECONNABORTED and network errors belong to one client: go on with the next */
+}
+
+static void
+on_acceptable(void *arg, unsigned ready)
+{
+    thr_check_loop();
+    (void)ready;
+    struct listener *ls = arg;
+    loop_label(ls->loop, "accept");
+    /* As many as came last time, and twice that when they keep coming: in the quiet case one call
+     * per client and none that only says "no more"; the rest is still there at the next turn. */
+    for (int i = 0; i < ls->burst; i++) {
+        if (!accept_one(ls)) {
+            ls->burst = i > 1 ? i : 1;
+            return;
+        }
+        if (ls->fd < 0)
+            return;
+    }
+    ls->burst = ls->burst * 2 > BURST_MAX ? BURST_MAX : ls->burst * 2;
+}
+
+bool
+listener_start(
+    struct listener *ls, struct loop *l, struct str busy_reply, listener_fn fn, void *arg)
+{
+    ls->loop = l;
+    ls->busy_reply = busy_reply;
+    ls->fn = fn;
+    ls->arg = arg;
+    return loop_io_add_level(l, &ls->io, ls->fd, on_acceptable, ls);
+}
+
+void
+listener_accept_rest(struct listener *ls)
+{
+    for (int i = 0; i < 65536 && ls->fd >= 0 && accept_one(ls); i++)
+        ;
+}
+
+void
+listener_close(struct listener *ls)
+{
+    if (ls->fd < 0)
+        return;
+    loop_io_del(&ls->io);
+    close(ls->fd);
+    ls->fd = -1;
+    struct stat st;
+    if (is_unix_path(&ls->addr) && lstat(ls->addr.un.sun_path, &st) == 0 && st.st_dev == ls->dev &&
+        st.st_ino == ls->ino)
+        unlink(ls->addr.un.sun_path);
+}

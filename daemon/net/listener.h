@@ -1,0 +1,53 @@
+#ifndef CHMUX_NET_LISTENER_H
+#define CHMUX_NET_LISTENER_H
+/*
+ * listener: a listening socket (TCP or unix) and its accept loop.
+ *
+ * Ownership  The accept callback takes the descriptor. listener_close() removes a unix socket file,
+ *            if it is still ours.
+ * Descriptors One spare descriptor per process is kept (listener_spare_open()). When accept() fails
+ * for want of one, the spare is given up for a moment, the client gets `busy_reply` and is closed.
+ */
+#include "net/addr.h"
+#include "rt/loop.h"
+
+struct listener_options {
+    struct addr addr;
+    int backlog;
+    unsigned mode;     /* unix path only */
+    const char *group; /* unix path only; "" or NULL: as created */
+};
+
+/* Takes fd. peer is borrowed. */
+typedef void (*listener_fn)(void *arg, int fd, const struct addr *peer); /* on the loop */
+
+struct listener { /* fields are listener's; addr is what was bound */
+    struct loop_io io;
+    struct loop *loop;
+    struct addr addr;
+    int fd;
+    int burst;
+    int sys_errno; /* of a failed listener_open(), 0: not from the system */
+    dev_t dev;     /* of the socket file, to know it again */
+    ino_t ino;
+    listener_fn fn;
+    void *arg;
+    struct str busy_reply; /* borrowed */
+    char text[ADDR_TEXT_MAX];
+};
+
+/* Binds and listens; not accepting yet. false: why says what failed, with the address ("127.0.0.1:
+ * 8123: address already in use", "unix:/run/x: another process listens there", ...). A stale unix
+ * socket file (nobody answers on it) is replaced, any other file is left alone and is an error. */
+MUST_USE bool listener_open(
+    struct listener *ls, const struct listener_options *o, char *why, size_t why_len) ANY_THREAD;
+MUST_USE bool listener_start(struct listener *ls, struct loop *l, struct str busy_reply,
+    listener_fn fn, void *arg) LOOP_ONLY;
+/* Takes what the kernel has queued already: before closing, so that nobody who got through to the
+ * kernel is reset. */
+void listener_accept_rest(struct listener *ls) LOOP_ONLY;
+void listener_close(struct listener *ls) LOOP_ONLY;
+
+/* Opens the spare descriptor; false: none left even at start. */
+MUST_USE bool listener_spare_open(void) ANY_THREAD;
+#endif
