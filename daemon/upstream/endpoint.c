@@ -1,0 +1,331 @@
+/*
+ * endpoint: the URLs of an upstream, the addresses their names resolve to, and which of those get
+ * traffic.
+ */
+#include "base/hash.h"
+#include "base/log.h"
+#include "base/mem.h"
+#include "upstream/upool_impl.h"
+
+#include "base/no_block.h"
+
+#define RESOLVE_RETRY_MIN_US 1000000
+#define UNANSWERED_MAX       3 /* fresh connections in a row that died without a word */
+
+static void
+update_gauges(const struct upool *p)
+{
+    int64_t up = 0, down = 0;
+    for (size_t i = 0; i < UPOOL_MAX_ADDRS; i++) {
+        const struct uaddr *a = p->addrs[i];
+        if (a != NULL && a->state == UADDR_UP)
+            up++;
+        else if (a != NULL)
+            down++;
+    }
+    metric_set(M_ADDRESSES_UP, up);
+    metric_set(M_ADDRESSES_DOWN, down);
+}
+
+static void
+on_probe_due(void *arg)
+{
+    thr_check_loop();
+    struct uaddr *a = arg;
+    struct upool *p = a->ep->pool;
+    if (a->gone || a->state == UADDR_UP || a->probing || p->stopping || p->draining)
+        return;
+    if (upool_total(p) >= (size_t)p->cfg->pool_size || !uconn_dial(p, a, true))
+        timer_arm_in(&a->probe_timer, p->cfg->eject_min); /* no room now */
+    else
+        a->probing = true;
+}
+
+static struct uaddr *LOOP_ONLY
+uaddr_new(struct endpoint *ep, const struct addr *addr)
+{
+    struct upool *p = ep->pool;
+    unsigned index = 0;
+    while (index < UPOOL_MAX_ADDRS && p->addrs[index] != NULL)
+        index++;
+    if (index == UPOOL_MAX_ADDRS)
+        return NULL;
+    struct uaddr *a = mem_zalloc(sizeof *a);
+    if (a == NULL)
+        return NULL;
+    timer_init(&a->probe_timer, p->loop, on_probe_due, a);
+    if (!timer_reserve(&a->probe_timer)) {
+        mem_free(a);
+        return NULL;
+    }
+    a->ep = ep;
+    a->addr = *addr;
+    a->index = index;
+    a->refs = 1;
+    addr_format(addr, a->text);
+    p->addrs[index] = a;
+    return a;
+}
+
+struct uaddr *
+uaddr_ref(struct uaddr *a)
+{
+    CHECK(a->refs > 0);
+    a->refs++;
+    return a;
+}
+
+void
+uaddr_unref(struct uaddr **ap)
+{
+    struct uaddr *a = *ap;
+    if (a == NULL)
+        return;
+    *ap = NULL;
+    CHECK(a->refs > 0);
+    if (--a->refs > 0)
+        return;
+    timer_fini(&a->probe_timer);
+    mem_free(a);
+}
+
+/* Off the pool's table: no new connection; those in use live on until their exchange ends. */
+static void LOOP_ONLY
+uaddr_drop(struct uaddr *a)
+{
+    struct upool *p = a->ep->pool;
+    LOG_I("address_gone host=%s address=%s", a->ep->url.host, a->text);
+    a->gone = true;
+    p->addrs[a->index] = NULL;
+    timer_disarm(&a->probe_timer);
+    upool_close_idle_of(p, a, MONO_NEVER, M_CLOSE_SURPLUS);
+    uaddr_unref(&a);
+}
+
+bool
+uaddr_is_gone(const struct uaddr *a)
+{
+    return a->gone;
+}
+
+struct str
+uaddr_authority(const struct uaddr *a)
+{
+    return str_of(a->ep->authority);
+}
+
+const char *
+uaddr_text(const struct uaddr *a)
+{
+    return a->text;
+}
+
+bool
+uaddr_any_up(const struct upool *p)
+{
+    for (size_t i = 0; i < UPOOL_MAX_ADDRS; i++)
+        if (p->addrs[i] != NULL && p->addrs[i]->state == UADDR_UP)
+            return true;
+    return false;
+}
+
+struct uaddr *
+uaddr_pick(const struct upool *p, uint64_t tried, bool ejected_too)
+{
+    struct uaddr *best = NULL;
+    size_t best_load = SIZE_MAX;
+    for (size_t i = 0; i < UPOOL_MAX_ADDRS; i++) {
+        struct uaddr *a = p->addrs[i];
+        if (a == NULL || (tried >> i & 1) || (a->state == UADDR_EJECTED && !ejected_too))
+            continue;
+        /* An ejected one only after every one that works. */
+        size_t load = a->active + a->connecting + (a->state == UADDR_EJECTED ? SIZE_MAX / 2 : 0);
+        if (load < best_load) {
+            best = a;
+            best_load = load;
+        }
+    }
+    return best;
+}
+
+void
+uaddr_succeeded(struct uaddr *a)
+{
+    a->fails = 0;
+    if (a->state == UADDR_UP)
+        return;
+    a->state = UADDR_UP;
+    timer_disarm(&a->probe_timer);
+    LOG_I("upstream_up address=%s", a->text);
+    update_gauges(a->ep->pool);
+    upool_kick(a->ep->pool);
+}
+
+void
+uaddr_failed(struct uaddr *a, const char *why)
+{
+    const struct config_upstream *cfg = a->ep->pool->cfg;
+    int64_t backoff = cfg->eject_min;
+    for (int i = 0; i < a->fails && backoff < cfg->eject_max; i++)
+        backoff *= 2;
+    if (backoff > cfg->eject_max)
+        backoff = cfg->eject_max;
+    a->fails++;
+    if (a->state == UADDR_UP || strcmp(a->why, why) != 0)
+        LOG_W("upstream_down host=%s address=%s why=\"%s\"", a->ep->url.host, a->text, why);
+    snprintf(a->why, sizeof a->why, "%s", why);
+    if (a->state == UADDR_UP) {
+        a->state = UADDR_EJECTED;
+        metric_inc(M_EJECTIONS);
+        update_gauges(a->ep->pool);
+    }
+    if (!a->gone)
+        timer_arm_in(&a->probe_timer, random_jitter(backoff, 20));
+}
+
+void
+uconn_died_unanswered(struct uconn *uc)
+{
+    struct uaddr *a = uc->addr;
+    if (uc->served > 0) {
+        /* The server, or something between, dropped idle connections: others of that age are no
+         * better, and each would cost a request its retry. */
+        upool_close_idle_of(uc->pool, a, uc->idle_since, M_CLOSE_STALE_KIN);
+        return;
+    }
+    if (++a->unanswered >= UNANSWERED_MAX) {
+        a->unanswered = 0;
+        uaddr_failed(a, "connections end without an answer");
+    }
+}
+
+static void LOOP_ONLY
+merge_addresses(struct endpoint *ep, const struct addr *addrs, size_t count)
+{
+    struct upool *p = ep->pool;
+    for (size_t i = 0; i < UPOOL_MAX_ADDRS; i++) {
+        struct uaddr *a = p->addrs[i];
+        if (a == NULL || a->ep != ep)
+            continue;
+        bool still = false;
+        for (size_t k = 0; k < count; k++)
+            still = still || addr_eq(&a->addr, &addrs[k]);
+        if (!still)
+            uaddr_drop(a);
+    }
+    for (size_t k = 0; k < count; k++) {
+        bool known = false;
+        for (size_t i = 0; i < UPOOL_MAX_ADDRS; i++)
+            known = known || (p->addrs[i] != NULL && p->addrs[i]->ep == ep &&
+                                 addr_eq(&p->addrs[i]->addr, &addrs[k]));
+        if (!known && uaddr_new(ep, &addrs[k]) == NULL)
+            LOG_W("address_ignored host=%s why=\"more than %d addresses, or no memory\"",
+                ep->url.host, UPOOL_MAX_ADDRS);
+    }
+    update_gauges(p);
+}
+
+static void
+on_resolved(void *arg, const struct addr *addrs, size_t count, const char *why)
+{
+    thr_check_loop();
+    struct endpoint *ep = arg;
+    struct upool *p = ep->pool;
+    ep->job = NULL;
+    int64_t again = p->cfg->resolve_interval;
+    if (count > 0) {
+        metric_inc(M_RESOLVES);
+        ep->resolve_fails = 0;
+        ep->resolved = true;
+        merge_addresses(ep, addrs, count);
+    } else {
+        metric_inc(M_RESOLVES_FAILED);
+        if (ep->resolve_fails == 0)
+            LOG_W("resolve_failed host=%s why=\"%s\"%s", ep->url.host, why,
+                ep->resolved ? " using=stale" : "");
+        if (ep->resolve_fails < 16)
+            ep->resolve_fails++;
+        int64_t backoff = (int64_t)RESOLVE_RETRY_MIN_US << ep->resolve_fails;
+        again = backoff < again ? backoff : again;
+        if (!ep->resolved) {
+            char text[WHY_MAX];
+            snprintf(text, sizeof text, "the host name cannot be resolved: %s", why);
+            upool_dial_failed(p, NULL, text);
+        }
+    }
+    timer_arm_in(&ep->resolve_timer, random_jitter(again, 10));
+    upool_kick(p);
+}
+
+static void
+on_resolve_due(void *arg)
+{
+    thr_check_loop();
+    struct endpoint *ep = arg;
+    if (ep->job != NULL || ep->pool->stopping)
+        return;
+    ep->job = resolver_start(ep->pool->resolver, ep->url.host, ep->url.port, on_resolved, ep);
+    if (ep->job == NULL) /* too many look-ups under way */
+        timer_arm_in(&ep->resolve_timer, RESOLVE_RETRY_MIN_US);
+}
+
+bool
+endpoint_init(struct endpoint *ep, struct upool *p, const char *url, char *why, size_t why_len)
+{
+    *ep = (struct endpoint){.pool = p};
+    timer_init(&ep->resolve_timer, p->loop, on_resolve_due, ep);
+    if (!config_parse_url(str_of(url), &ep->url, why, why_len))
+        return false;
+    if (!timer_reserve(&ep->resolve_timer)) {
+        snprintf(why, why_len, "out of memory");
+        return false;
+    }
+    bool v6 = strchr(ep->url.host, ':') != NULL;
+    snprintf(ep->authority, sizeof ep->authority, "%s%s%s:%u", v6 ? "[" : "", ep->url.host,
+        v6 ? "]" : "", ep->url.port);
+    const char *name = p->cfg->tls_server_name[0] != '\0' ? p->cfg->tls_server_name : ep->url.host;
+    snprintf(ep->server_name, sizeof ep->server_name, "%s", name);
+    return true;
+}
+
+void
+endpoint_start(struct endpoint *ep)
+{
+    struct addr fixed;
+    if (addr_from_ip(ep->url.host, ep->url.port, &fixed)) {
+        ep->resolved = true;
+        merge_addresses(ep, &fixed, 1);
+    } else {
+        on_resolve_due(ep);
+    }
+}
+
+void
+endpoint_fini(struct endpoint *ep)
+{
+    if (ep->job != NULL)
+        resolver_cancel(&ep->job);
+    timer_fini(&ep->resolve_timer);
+    for (size_t i = 0; i < UPOOL_MAX_ADDRS; i++)
+        if (ep->pool->addrs[i] != NULL && ep->pool->addrs[i]->ep == ep)
+            uaddr_drop(ep->pool->addrs[i]);
+}
+
+bool
+endpoints_pending(const struct upool *p)
+{
+    for (size_t i = 0; i < p->endpoint_count; i++)
+        if (!p->endpoints[i].resolved && p->endpoints[i].job != NULL)
+            return true;
+    return false;
+}
+
+void
+endpoints_retry_now(struct upool *p)
+{
+    for (size_t i = 0; i < p->endpoint_count; i++) {
+        struct endpoint *ep = &p->endpoints[i];
+        if (!ep->resolved && ep->job == NULL)
+            on_resolve_due(ep);
+    }
+}

@@ -1,0 +1,500 @@
+/*
+ * uconn: one upstream connection from connect() to close(): addresses tried in turn, TLS, probe,
+ * idle watch.
+ */
+#include <netinet/tcp.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include "base/hash.h"
+#include "base/log.h"
+#include "base/mem.h"
+#include "upstream/upool_impl.h"
+
+#include "base/no_block.h"
+
+#define SHORT_TRY_US     300000 /* per address, while others are still untried */
+#define USER_TIMEOUT_MS  30000  /* unacknowledged bytes of a small request */
+#define PROBE_TIMEOUT_US 5000000
+#define FRESHLY_USED_US  1000000 /* younger idle connections are not peeked at before reuse */
+
+static void on_stream(void *arg);
+static void on_timeout(void *arg);
+static void dial_next(struct uconn *uc) LOOP_ONLY;
+
+static void
+on_free(void *arg)
+{
+    thr_check_loop();
+    struct uconn *uc = OBJ_CAST(struct uconn, arg, UCONN_MAGIC);
+    OBJ_POISON(uc);
+    mem_free(uc);
+}
+
+void
+uconn_destroy(struct uconn *uc, enum metric_id reason)
+{
+    struct upool *p = uc->pool;
+    LOG_D("upstream_closed conn=%" PRIu64 " address=%s served=%" PRIu64 " state=%d", uc->id,
+        uc->addr == NULL ? "-" : uc->addr->text, uc->served, uc->state);
+    if (uc->tcp_done) /* attempts that never became a connection are counted as such */
+        metric_inc(reason);
+    upool_goto(uc, UCONN_CLOSED);
+    conn_close(&uc->conn);
+    timer_fini(&uc->timer);
+    uaddr_unref(&uc->addr);
+    uaddr_unref(&uc->pin);
+    loop_defer(p->loop, &uc->free_task, on_free, uc);
+    upool_kick(p); /* there is room for another */
+}
+
+static void
+set_socket_options(int fd)
+{
+    int on = 1, idle = 15, interval = 5, count = 3, user_ms = USER_TIMEOUT_MS;
+    (void)setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
+    (void)setsockopt(fd, SOL_SOCKET, SO_KEEPALIVE, &on, sizeof on);
+    (void)setsockopt(fd, IPPROTO_TCP, TCP_KEEPIDLE, &idle, sizeof idle);
+    (void)setsockopt(fd, IPPROTO_TCP, TCP_KEEPINTVL, &interval, sizeof interval);
+    (void)setsockopt(fd, IPPROTO_TCP, TCP_KEEPCNT, &count, sizeof count);
+    (void)setsockopt(fd, IPPROTO_TCP, TCP_USER_TIMEOUT, &user_ms, sizeof user_ms);
+}
+
+void
+uconn_expect_stall(struct uconn *uc)
+{
+    if (uc->patient)
+        return;
+    uc->patient = true;
+    int ms = (int)(uc->pool->stall_us / 1000);
+    if (ms > USER_TIMEOUT_MS)
+        (void)setsockopt(uc->conn.fd, IPPROTO_TCP, TCP_USER_TIMEOUT, &ms, sizeof ms);
+}
+
+bool
+uconn_dial(struct upool *p, struct uaddr *pin, bool probe)
+{
+    struct uconn *uc = mem_zalloc(sizeof *uc);
+    if (uc == NULL)
+        return false;
+    OBJ_INIT(uc, UCONN_MAGIC);
+    uc->state = UCONN_CLOSED;
+    uc->pool = p;
+    uc->conn.fd = -1;
+    uc->id = ++p->next_id;
+    uc->probe = probe;
+    uc->pin = pin == NULL ? NULL : uaddr_ref(pin);
+    timer_init(&uc->timer, p->loop, on_timeout, uc);
+    if (!timer_reserve(&uc->timer)) {
+        uaddr_unref(&uc->pin);
+        mem_free(uc);
+        return false;
+    }
+    uc->dial_start = loop_now(p->loop);
+    uc->dial_deadline = mono_add_us(uc->dial_start, p->cfg->connect_timeout);
+    snprintf(uc->why, sizeof uc->why, "no address");
+    upool_goto(uc, probe ? UCONN_PROBING : UCONN_CONNECTING);
+    dial_next(uc);
+    return true;
+}
+
+static void LOOP_ONLY
+leave_address(struct uconn *uc)
+{
+    conn_close(&uc->conn);
+    timer_disarm(&uc->timer);
+    uc->tcp_done = uc->tls_done = false;
+    if (uc->addr == NULL)
+        return;
+    uc->addr->connecting--;
+    uc->addr->probing = uc->addr->probing && !uc->probe;
+    uaddr_unref(&uc->addr);
+}
+
+/* Gives the whole attempt up. */
+static void LOOP_ONLY
+dial_give_up(struct uconn *uc)
+{
+    struct upool *p = uc->pool;
+    bool probe = uc->probe;
+    char why[WHY_MAX];
+    snprintf(why, sizeof why, "%s", uc->why);
+    struct uaddr *pin = uc->pin == NULL ? NULL : uaddr_ref(uc->pin);
+    metric_inc(M_CONNECTS_FAILED);
+    uconn_destroy(uc, M_CLOSE_ERROR);
+    if (!probe)
+        upool_dial_failed(p, pin, why);
+    uaddr_unref(&pin);
+}
+
+/* This address did not work, for good or only not in its short time: try the next. */
+static void LOOP_ONLY
+address_failed(struct uconn *uc, bool for_good)
+{
+    if (for_good) {
+        uc->refused |= 1ull << uc->addr->index;
+        uaddr_failed(uc->addr, uc->why);
+    }
+    leave_address(uc);
+    dial_next(uc);
+}
+
+/* The next address to try, and for how long; NULL: none is left. */
+static struct uaddr *LOOP_ONLY
+next_address(struct uconn *uc, int64_t *slice_us)
+{
+    const struct upool *p = uc->pool;
+    int64_t left = mono_diff_us(uc->dial_deadline, mono_now());
+    if (left <= 0)
+        return NULL;
+    *slice_us = uc->probe && left > PROBE_TIMEOUT_US ? PROBE_TIMEOUT_US : left;
+    if (uc->pin != NULL)
+        return uc->pin->gone || (uc->tried >> uc->pin->index & 1) ? NULL : uc->pin;
+    struct uaddr *a = uaddr_pick(p, uc->tried, true);
+    if (a == NULL && !uc->last_pass) {
+        uc->last_pass = true;
+        uc->tried = uc->refused;
+        a = uaddr_pick(p, uc->tried, true);
+    }
+    if (a == NULL)
+        return NULL;
+    bool others = uaddr_pick(p, uc->tried | 1ull << a->index, true) != NULL;
+    if (!uc->last_pass && others && *slice_us > SHORT_TRY_US)
+        *slice_us = SHORT_TRY_US;
+    return a;
+}
+
+/* Opens the socket and begins to connect; false: uc->why says why not. */
+static bool LOOP_ONLY
+begin_connect(struct uconn *uc)
+{
+    const struct addr *to = &uc->addr->addr;
+    int e;
+    int fd = socket(to->sa.sa_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+    if (fd < 0)
+        goto say_why;
+    set_socket_options(fd);
+    if (connect(fd, &to->sa, to->len) != 0 && errno != EINPROGRESS)
+        goto close_fd;
+    if (!conn_open(&uc->conn, uc->pool->loop, fd, NULL, on_stream, uc))
+        goto close_fd;
+    return true;
+close_fd:
+    e = errno;
+    close(fd);
+    errno = e;
+say_why:
+    snprintf(uc->why, sizeof uc->why, "%s", strerror(errno));
+    return false;
+}
+
+static void LOOP_ONLY
+dial_next(struct uconn *uc)
+{
+    for (;;) {
+        int64_t slice_us = 0;
+        struct uaddr *a = next_address(uc, &slice_us);
+        if (a == NULL) {
+            dial_give_up(uc);
+            return;
+        }
+        uc->tried |= 1ull << a->index;
+        uc->addr = uaddr_ref(a);
+        a->connecting++;
+        if (begin_connect(uc)) {
+            timer_arm_in(&uc->timer, slice_us);
+            return;
+        }
+        uc->refused |= 1ull << a->index;
+        uaddr_failed(a, uc->why);
+        leave_address(uc);
+    }
+}
+
+static void LOOP_ONLY
+dial_done(struct uconn *uc)
+{
+    struct upool *p = uc->pool;
+    struct mono now = loop_now(p->loop);
+    metric_inc(M_CONNECTS);
+    metric_observe_us(H_CONNECT, mono_diff_us(now, uc->dial_start));
+    uc->addr->connecting--;
+    uc->retire_at = mono_add_us(now, random_jitter(p->cfg->max_age, 10));
+    uc->idle_since = now;
+    LOG_D("upstream_connected conn=%" PRIu64 " address=%s us=%" PRId64, uc->id, uc->addr->text,
+        mono_diff_us(now, uc->dial_start));
+    uaddr_succeeded(uc->addr);
+    timer_arm_in(&uc->timer, p->cfg->idle_timeout);
+    upool_goto(uc, UCONN_IDLE);
+    upool_kick(p);
+}
+
+/* A probe's connection stands: ask /ping. One small write into an empty socket buffer. */
+static void LOOP_ONLY
+probe_ask(struct uconn *uc)
+{
+    char ask[400];
+    int len = snprintf(ask, sizeof ask,
+        "GET /ping HTTP/1.1\r\nHost: %s\r\nUser-Agent: chmux\r\nConnection: close\r\n\r\n",
+        uc->addr->ep->authority);
+    struct iovec v = {.iov_base = ask, .iov_len = (size_t)len};
+    size_t put = 0;
+    if (conn_writev(&uc->conn, &v, 1, &put) == IO_ERROR) {
+        snprintf(uc->why, sizeof uc->why, "%s", conn_why(&uc->conn));
+        address_failed(uc, true);
+    }
+}
+
+static void LOOP_ONLY
+probe_answer(struct uconn *uc)
+{
+    char answer[64];
+    size_t got = 0;
+    enum io r = conn_read(&uc->conn, answer, sizeof answer, &got);
+    if (r == IO_WAIT)
+        return;
+    if (r == IO_OK && got >= 12 && memcmp(answer, "HTTP/1.", 7) == 0 &&
+        memcmp(answer + 8, " 200", 4) == 0) {
+        struct uaddr *a = uc->addr;
+        a->connecting--;
+        a->probing = false;
+        uaddr_succeeded(a);
+        uconn_destroy(uc, M_CLOSE_SURPLUS);
+        return;
+    }
+    snprintf(uc->why, sizeof uc->why, "/ping was not answered with 200");
+    address_failed(uc, true);
+}
+
+static void LOOP_ONLY
+tls_step(struct uconn *uc)
+{
+    const struct endpoint *ep = uc->addr->ep;
+    enum io r = conn_handshake(&uc->conn, ep->server_name, uc->why, sizeof uc->why);
+    if (r == IO_WAIT)
+        return;
+    if (r != IO_OK) {
+        address_failed(uc, true);
+        return;
+    }
+    if (uc->conn.ssl != NULL)
+        metric_inc(tls_was_resumed(uc->conn.ssl) ? M_TLS_RESUMED : M_TLS_FULL);
+    uc->tls_done = true;
+    if (uc->probe)
+        probe_ask(uc);
+    else
+        dial_done(uc);
+}
+
+static void LOOP_ONLY
+tcp_step(struct uconn *uc)
+{
+    int e = 0;
+    socklen_t len = sizeof e;
+    if (getsockopt(uc->conn.fd, SOL_SOCKET, SO_ERROR, &e, &len) != 0)
+        e = errno;
+    struct sockaddr_storage peer;
+    len = sizeof peer;
+    if (e == 0 && getpeername(uc->conn.fd, (struct sockaddr *)&peer, &len) != 0) {
+        if (errno == ENOTCONN)
+            return; /* woken early: still connecting */
+        e = errno;
+    }
+    if (e != 0) {
+        snprintf(uc->why, sizeof uc->why, "%s", strerror(e));
+        address_failed(uc, true);
+        return;
+    }
+    uc->tcp_done = true;
+    const struct endpoint *ep = uc->addr->ep;
+    if (ep->url.tls) {
+        SSL *ssl = tls_session(uc->pool->tls, uc->conn.fd, ep->server_name);
+        if (ssl == NULL) {
+            snprintf(uc->why, sizeof uc->why, "no memory for a TLS session");
+            address_failed(uc, true);
+            return;
+        }
+        conn_start_tls(&uc->conn, ssl);
+    }
+    tls_step(uc);
+}
+
+/* An idle connection has no business being readable: the server closed it, or talks nonsense. TLS
+ * session tickets are fine. */
+static void LOOP_ONLY
+idle_step(struct uconn *uc)
+{
+    if (!conn_readable(&uc->conn) || conn_peek(&uc->conn) == IO_WAIT)
+        return;
+    uconn_destroy(uc, M_STALE);
+}
+
+static void
+on_stream(void *arg)
+{
+    thr_check_loop();
+    struct uconn *uc = OBJ_CAST(struct uconn, arg, UCONN_MAGIC);
+    loop_label(uc->pool->loop, "upstream");
+    switch (uc->state) {
+    case UCONN_CONNECTING:
+    case UCONN_PROBING:
+        if (!uc->tcp_done)
+            tcp_step(uc);
+        else if (!uc->tls_done)
+            tls_step(uc);
+        else
+            probe_answer(uc);
+        break;
+    case UCONN_IDLE: idle_step(uc); break;
+    case UCONN_ACTIVE: uc->handler(uc->handler_arg); break;
+    case UCONN_CLOSED: break;
+    }
+}
+
+static void
+on_timeout(void *arg)
+{
+    thr_check_loop();
+    struct uconn *uc = OBJ_CAST(struct uconn, arg, UCONN_MAGIC);
+    switch (uc->state) {
+    case UCONN_CONNECTING:
+    case UCONN_PROBING: {
+        bool final = uc->last_pass || uc->probe || uc->pin != NULL ||
+                     mono_diff_us(uc->dial_deadline, loop_now(uc->pool->loop)) <= 0;
+        snprintf(uc->why, sizeof uc->why, "%s",
+            !uc->tcp_done   ? "connection timed out"
+            : !uc->tls_done ? "TLS handshake timed out"
+                            : "/ping timed out");
+        address_failed(uc, final);
+        break;
+    }
+    case UCONN_IDLE: {
+        bool old = mono_diff_us(uc->retire_at, loop_now(uc->pool->loop)) <= 0;
+        uconn_destroy(uc, old ? M_CLOSE_AGE : M_CLOSE_IDLE);
+        break;
+    }
+    case UCONN_ACTIVE:
+    case UCONN_CLOSED: break;
+    }
+}
+
+/* Can this idle connection be leased? If it turns out dead it is closed on the spot. */
+static bool LOOP_ONLY
+take_idle(struct uconn *uc)
+{
+    struct upool *p = uc->pool;
+    bool rested = mono_diff_us(loop_now(p->loop), uc->idle_since) > FRESHLY_USED_US;
+    /* The event that tells of a close may still be on its way to us. */
+    if (uc->addr->gone || (rested && conn_peek(&uc->conn) != IO_WAIT)) {
+        uconn_destroy(uc, uc->addr->gone ? M_CLOSE_SURPLUS : M_STALE);
+        return false;
+    }
+    upool_goto(uc, UCONN_ACTIVE);
+    return true;
+}
+
+struct uconn *
+upool_try_lease(struct upool *p, const struct uaddr *pin, uint64_t prefer_id)
+{
+    if (waitq_count(&p->q) > 0)
+        return NULL;
+    if (prefer_id != 0) {
+        LIST_EACH(node, &p->idle)
+        {
+            struct uconn *uc = CONTAINER_OF(node, struct uconn, link);
+            if (uc->id != prefer_id)
+                continue;
+            if (take_idle(uc))
+                return uc;
+            break;
+        }
+    }
+    const struct uaddr *least =
+        pin != NULL || p->endpoint_count == 0 ? pin : uaddr_pick(p, 0, false);
+    struct uconn *other = NULL;
+    LIST_EACH_SAFE(node, next, &p->idle)
+    {
+        struct uconn *uc = CONTAINER_OF(node, struct uconn, link);
+        if (pin != NULL && uc->addr != pin)
+            continue;
+        if (uc->addr != least) { /* a busier server: only if the better one has nothing ready */
+            other = other == NULL ? uc : other;
+            continue;
+        }
+        if (take_idle(uc))
+            return uc;
+    }
+    return other != NULL && take_idle(other) ? other : NULL;
+}
+
+void
+uconn_release(struct uconn *uc, const struct uconn_end *end)
+{
+    struct upool *p = uc->pool;
+    struct mono now = loop_now(p->loop);
+    CHECK(uc->state == UCONN_ACTIVE);
+    uc->served++;
+    uc->addr->unanswered = 0;
+    uc->idle_since = now;
+    int64_t life_us = p->cfg->idle_timeout;
+    if (end->keep_alive_us > 0) {
+        /* A server with a very short limit still leaves half of it. */
+        int64_t limit_us = end->keep_alive_us - p->cfg->keepalive_margin;
+        if (limit_us < end->keep_alive_us / 2)
+            limit_us = end->keep_alive_us / 2;
+        life_us = limit_us < life_us ? limit_us : life_us;
+    }
+    int64_t age_left_us = mono_diff_us(uc->retire_at, now);
+    if (age_left_us <= 0 || end->max_left == 0 || uc->addr->gone || p->stopping ||
+        (p->draining && waitq_count(&p->q) == 0)) {
+        uconn_destroy(uc, age_left_us <= 0             ? M_CLOSE_AGE
+                          : end->max_left == 0         ? M_CLOSE_MAX
+                          : p->stopping || p->draining ? M_CLOSE_SHUTDOWN
+                                                       : M_CLOSE_SURPLUS);
+        return;
+    }
+    timer_arm_in(&uc->timer, life_us < age_left_us ? life_us : age_left_us);
+    upool_goto(uc, UCONN_IDLE);
+    if (waitq_count(&p->q) > 0)
+        upool_kick(p);
+    else if (UNLIKELY(conn_readable(&uc->conn)))
+        idle_step(uc); /* something came behind the response's end */
+}
+
+void
+uconn_close(struct uconn *uc, enum metric_id reason)
+{
+    CHECK(uc->state == UCONN_ACTIVE);
+    uconn_destroy(uc, reason);
+}
+
+struct conn *
+uconn_stream(struct uconn *uc)
+{
+    return &uc->conn;
+}
+
+void
+uconn_set_handler(struct uconn *uc, conn_fn fn, void *arg)
+{
+    uc->handler = fn;
+    uc->handler_arg = arg;
+}
+
+bool
+uconn_is_reused(const struct uconn *uc)
+{
+    return uc->served > 0;
+}
+
+uint64_t
+uconn_id(const struct uconn *uc)
+{
+    return uc->id;
+}
+
+struct uaddr *
+uconn_addr(const struct uconn *uc)
+{
+    return uc->addr;
+}

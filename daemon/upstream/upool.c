@@ -1,0 +1,384 @@
+#include "upstream/upool.h"
+
+#include "base/hash.h"
+#include "base/log.h"
+#include "base/mem.h"
+#include "upstream/upool_impl.h"
+
+#include "base/no_block.h"
+
+#define STARVED_US 100000 /* a pinned waiter whose turn it is may claim another's slot after this  \
+                           */
+
+static void on_serve(void *arg);
+
+void
+upool_kick(struct upool *p)
+{
+    if (!p->stopping)
+        loop_defer(p->loop, &p->serve_task, on_serve, p);
+}
+
+/* The only writer of uc->state: a connection's state is the list it is on, and the counts move with
+ * it, so that the cap cannot drift from the truth. */
+void
+upool_goto(struct uconn *uc, enum uconn_state to)
+{
+    static const unsigned legal[] = {
+        [UCONN_CONNECTING] = 1u << UCONN_IDLE | 1u << UCONN_CLOSED,
+        [UCONN_PROBING] = 1u << UCONN_CLOSED,
+        [UCONN_IDLE] = 1u << UCONN_ACTIVE | 1u << UCONN_CLOSED,
+        [UCONN_ACTIVE] = 1u << UCONN_IDLE | 1u << UCONN_CLOSED,
+        [UCONN_CLOSED] = 1u << UCONN_CONNECTING | 1u << UCONN_PROBING,
+    };
+    struct upool *p = uc->pool;
+    CHECK(legal[uc->state] & (1u << to));
+    switch (uc->state) {
+    case UCONN_PROBING: p->probing_count--; /* fall through */
+    case UCONN_CONNECTING: p->connecting_count--; break;
+    case UCONN_IDLE:
+        p->idle_count--;
+        uc->addr->idle--;
+        break;
+    case UCONN_ACTIVE:
+        p->active_count--;
+        uc->addr->active--;
+        break;
+    case UCONN_CLOSED: break;
+    }
+    list_unlink(&uc->link);
+    uc->state = to;
+    switch (to) {
+    case UCONN_PROBING: p->probing_count++; /* fall through */
+    case UCONN_CONNECTING:
+        p->connecting_count++;
+        list_push_front(&p->connecting, &uc->link);
+        break;
+    case UCONN_IDLE:
+        p->idle_count++;
+        uc->addr->idle++;
+        list_push_front(&p->idle, &uc->link);
+        break;
+    case UCONN_ACTIVE:
+        p->active_count++;
+        uc->addr->active++;
+        timer_disarm(&uc->timer);
+        list_push_front(&p->active, &uc->link);
+        metric_inc(uc->served > 0 ? M_REUSES : M_LEASES);
+        break;
+    case UCONN_CLOSED: break;
+    }
+    CHECK(upool_total(p) <= (size_t)p->cfg->pool_size);
+    int64_t total = (int64_t)upool_total(p);
+    if (total > metric_get(M_POOL_PEAK))
+        metric_set(M_POOL_PEAK, total);
+}
+
+void
+upool_close_idle_of(
+    struct upool *p, const struct uaddr *a, struct mono idle_before, enum metric_id reason)
+{
+    LIST_EACH_SAFE(node, next, &p->idle)
+    {
+        struct uconn *uc = CONTAINER_OF(node, struct uconn, link);
+        if (uc->addr == a && uc->idle_since.us <= idle_before.us)
+            uconn_destroy(uc, reason);
+    }
+}
+
+static const struct upool_waiter *
+waiter_const(const struct waiter *w)
+{
+    return (const struct upool_waiter *)(const void *)((const char *)w -
+                                                       offsetof(struct upool_waiter, w));
+}
+
+static struct upool_waiter *
+waiter_of(struct waiter *w)
+{
+    return CONTAINER_OF(w, struct upool_waiter, w);
+}
+
+static bool
+suits(void *arg, const struct waiter *w)
+{
+    const struct uconn *uc = arg;
+    const struct upool_waiter *uw = waiter_const(w);
+    return (uw->pin == NULL || uw->pin == uc->addr) && (!uw->fresh || uc->served == 0);
+}
+
+static bool
+anybody(void *arg, const struct waiter *w)
+{
+    (void)arg;
+    (void)w;
+    return true;
+}
+
+/* Whoever would be next if every connection suited everybody. */
+static struct upool_waiter *LOOP_ONLY
+head_of_line(const struct upool *p)
+{
+    struct waiter *w = waitq_first(&p->q);
+    return w == NULL ? NULL : waiter_of(w);
+}
+
+/* A waiter that needs another address (or a fresh connection) than what comes free may be passed
+ * over, but not for ever: then an idle connection is closed to make room for the one it needs. */
+static bool LOOP_ONLY
+make_room_for_head(struct upool *p, struct uconn *uc)
+{
+    const struct upool_waiter *head = head_of_line(p);
+    if (head == NULL || suits(uc, &head->w) || upool_total(p) < (size_t)p->cfg->pool_size)
+        return false;
+    bool coming = head->pin != NULL ? head->pin->connecting > 0 : p->connecting_count > 0;
+    bool others = head->pin != NULL && !head->fresh && head->pin->active > 0;
+    if (coming || (others && mono_diff_us(loop_now(p->loop), head->since) < STARVED_US))
+        return false;
+    uconn_destroy(uc, M_CLOSE_SURPLUS);
+    return true;
+}
+
+/* One idle connection to one waiter; false: nothing fits. */
+static bool LOOP_ONLY
+grant_one(struct upool *p)
+{
+    LIST_EACH(node, &p->idle)
+    {
+        struct uconn *uc = CONTAINER_OF(node, struct uconn, link);
+        if (make_room_for_head(p, uc))
+            return true;
+        struct waiter *w = waitq_pop(&p->q, suits, uc);
+        if (w == NULL)
+            continue;
+        upool_goto(uc, UCONN_ACTIVE);
+        struct upool_waiter *uw = waiter_of(w);
+        uw->granted(uw->arg, uc);
+        return true; /* the list may have changed under us */
+    }
+    return false;
+}
+
+static void LOOP_ONLY
+connect_more(struct upool *p)
+{
+    size_t cap = (size_t)p->cfg->pool_size;
+    for (;;) {
+        size_t dialing = p->connecting_count - p->probing_count;
+        size_t want = waitq_count(&p->q);
+        if (!p->draining && p->idle_count + dialing < (size_t)p->cfg->min_idle && uaddr_any_up(p))
+            want = size_max(want, dialing + 1);
+        if (dialing >= want || dialing >= (size_t)p->cfg->connect_concurrency ||
+            upool_total(p) >= cap)
+            return;
+        const struct upool_waiter *head = head_of_line(p);
+        struct uaddr *pin = head == NULL ? NULL : head->pin;
+        if (pin == NULL && uaddr_pick(p, 0, true) == NULL) {
+            endpoints_retry_now(p); /* on_resolved() brings us back, with or without addresses */
+            return;
+        }
+        /* Others live: wait for those, the back-off of the failed ones brings more. */
+        if (!uaddr_any_up(p) && p->active_count > 0 && (head == NULL || !head->fresh))
+            return;
+        if (!uconn_dial(p, pin, false))
+            return;
+    }
+}
+
+static void
+on_serve(void *arg)
+{
+    thr_check_loop();
+    struct upool *p = arg;
+    if (p->stopping)
+        return;
+    while (waitq_count(&p->q) > 0 && grant_one(p))
+        ;
+    if (p->started)
+        connect_more(p);
+    if (p->draining && waitq_count(&p->q) == 0)
+        upool_drain(p);
+}
+
+/* Those this failure is for: all, when nothing lives that could serve them; else only those who
+ * cannot use what lives. */
+static bool
+concerned(void *arg, const struct waiter *w)
+{
+    const struct uaddr *pin = arg;
+    const struct upool_waiter *uw = waiter_const(w);
+    return uw->fresh || (pin != NULL && uw->pin == pin);
+}
+
+void
+upool_dial_failed(struct upool *p, const struct uaddr *pin, const char *why)
+{
+    bool alive = p->active_count + p->idle_count > 0 || uaddr_any_up(p);
+    size_t n = waitq_count(&p->q); /* those who come later deserve a try of their own */
+    while (n-- > 0) {
+        struct waiter *w = alive ? waitq_pop(&p->q, concerned, (void *)(uintptr_t)pin)
+                                 : waitq_pop(&p->q, anybody, NULL);
+        if (w == NULL)
+            break;
+        struct upool_waiter *uw = waiter_of(w);
+        uw->failed(uw->arg, uw->pin != NULL ? ERR_SESSION_GONE : ERR_CONNECT, why);
+    }
+}
+
+enum err
+upool_wait(struct upool *p, struct upool_waiter *w, uint64_t flow_key)
+{
+    if (waitq_count(&p->q) - p->q.urgent_count >= (size_t)p->cfg->queue_size)
+        return ERR_QUEUE_FULL;
+    w->since = loop_now(p->loop);
+    if (!waitq_push(&p->q, &w->w, flow_key))
+        return ERR_NOMEM;
+    upool_kick(p);
+    return ERR_OK;
+}
+
+void
+upool_wait_urgent(struct upool *p, struct upool_waiter *w)
+{
+    w->since = loop_now(p->loop);
+    waitq_push_urgent(&p->q, &w->w);
+    upool_kick(p);
+}
+
+void
+upool_cancel(struct upool_waiter *w)
+{
+    waitq_remove(&w->w);
+}
+
+static bool LOOP_ONLY
+open_tls(struct upool *p, char *why, size_t why_len)
+{
+    const struct config_upstream *cfg = p->cfg;
+    for (size_t i = 0; i < p->endpoint_count; i++) {
+        if (!p->endpoints[i].url.tls || p->tls != NULL)
+            continue;
+        struct tls_options o = {.verify = cfg->tls_verify,
+            .ca_file = cfg->tls_ca_file,
+            .ca_dir = cfg->tls_ca_dir,
+            .cert_file = cfg->tls_cert_file,
+            .key_file = cfg->tls_key_file,
+            .min_tls13 = cfg->tls_min_version == TLS_VERSION_1_3};
+        p->tls = tls_ctx_new(&o, why, why_len);
+        if (p->tls == NULL)
+            return false;
+    }
+    return true;
+}
+
+struct upool *
+upool_new(struct loop *l, struct resolver *r, const struct config_upstream *cfg, int64_t stall_us,
+    char *why, size_t why_len)
+{
+    struct upool *p = mem_zalloc(sizeof *p);
+    if (p == NULL) {
+        snprintf(why, why_len, "out of memory");
+        return NULL;
+    }
+    *p = (struct upool){.loop = l, .resolver = r, .cfg = cfg, .stall_us = stall_us};
+    list_init(&p->connecting);
+    list_init(&p->idle);
+    list_init(&p->active);
+    waitq_init(&p->q);
+    p->endpoints = mem_zalloc(cfg->url.count * sizeof *p->endpoints);
+    if (p->endpoints == NULL) {
+        snprintf(why, why_len, "out of memory");
+        goto fail;
+    }
+    for (size_t i = 0; i < cfg->url.count; i++) {
+        p->endpoint_count++;
+        if (!endpoint_init(&p->endpoints[i], p, cfg->url.item[i], why, why_len))
+            goto fail;
+    }
+    if (!open_tls(p, why, why_len))
+        goto fail;
+    metric_set(M_POOL_SIZE, cfg->pool_size);
+    return p;
+fail:
+    upool_free(&p);
+    return NULL;
+}
+
+void
+upool_start(struct upool *p)
+{
+    p->started = true;
+    for (size_t i = 0; i < p->endpoint_count; i++)
+        endpoint_start(&p->endpoints[i]);
+    upool_kick(p);
+}
+
+void
+upool_drain(struct upool *p)
+{
+    p->draining = true;
+    if (waitq_count(&p->q) > 0)
+        return; /* they are served first; on_serve() comes back here */
+    struct list *node;
+    while ((node = list_first(&p->idle)) != NULL)
+        uconn_destroy(CONTAINER_OF(node, struct uconn, link), M_CLOSE_SHUTDOWN);
+}
+
+void
+upool_free(struct upool **pp)
+{
+    struct upool *p = *pp;
+    if (p == NULL)
+        return;
+    *pp = NULL;
+    p->stopping = true;
+    CHECK(p->active_count == 0);
+    loop_undefer(&p->serve_task);
+    struct list *node;
+    while ((node = list_first(&p->idle)) != NULL || (node = list_first(&p->connecting)) != NULL) {
+        struct uconn *uc = CONTAINER_OF(node, struct uconn, link);
+        uconn_destroy(uc, M_CLOSE_SHUTDOWN);
+        loop_undefer(&uc->free_task);
+        mem_free(uc);
+    }
+    for (size_t i = 0; i < p->endpoint_count; i++)
+        endpoint_fini(&p->endpoints[i]);
+    waitq_fini(&p->q);
+    tls_ctx_unref(&p->tls);
+    mem_free(p->endpoints);
+    mem_free(p);
+}
+
+void
+upool_stats(const struct upool *p, struct upool_stats *out)
+{
+    *out = (struct upool_stats){
+        .cap = (size_t)p->cfg->pool_size,
+        .connecting = p->connecting_count,
+        .active = p->active_count,
+        .idle = p->idle_count,
+        .waiting = waitq_count(&p->q),
+    };
+    for (size_t i = 0; i < UPOOL_MAX_ADDRS; i++) {
+        if (p->addrs[i] == NULL)
+            continue;
+        if (p->addrs[i]->state == UADDR_UP)
+            out->addresses_up++;
+        else
+            out->addresses_ejected++;
+    }
+}
+
+bool
+upool_seems_up(const struct upool *p)
+{
+    return p->active_count + p->idle_count > 0 || uaddr_any_up(p);
+}
+
+void
+upool_update_metrics(const struct upool *p)
+{
+    metric_set(M_POOL_CONNECTING, (int64_t)p->connecting_count);
+    metric_set(M_POOL_ACTIVE, (int64_t)p->active_count);
+    metric_set(M_POOL_IDLE, (int64_t)p->idle_count);
+}

@@ -1,0 +1,113 @@
+#ifndef CHMUX_UPSTREAM_UPOOL_H
+#define CHMUX_UPSTREAM_UPOOL_H
+/*
+ * upool: the capped pool of connections to ClickHouse, and the queue of those who wait for one.
+ *
+ * Cap        Connecting, active and idle sockets together never exceed pool_size.
+ * Lease      Whoever gets a connection (a struct uconn, granted) owns it until uconn_release() or
+ *            uconn_close(). Nothing client-specific stays on it.
+ * Waiting    upool_try_lease() never queues; upool_wait() queues and calls back: granted() exactly
+ *            once, or failed() exactly once, never before upool_wait() has returned, unless
+ *            upool_cancel() came first. Both run from a deferred call, never from inside a release.
+ * Reuse      Idle connections are taken most recent first. They are watched: a byte or EOF closes
+ *            them. They retire at idle_timeout, before the server's own keep-alive limit, at its
+ *            request count and at max_age.
+ * Addresses  The fewest leases first. A failing address is ejected with exponential back-off and
+ *            jitter and gets a /ping before it gets traffic again; when none is left, requests try
+ *            anyway, so that errors are true and recovery is immediate.
+ * Threads    Loop only.
+ */
+#include "base/err.h"
+#include "base/metric.h"
+#include "config/config.h"
+#include "net/conn.h"
+#include "net/resolver.h"
+#include "upstream/waitq.h"
+
+struct upool;
+struct uconn;
+struct uaddr; /* one address of one endpoint: a server process, as far as sessions are concerned */
+
+typedef void (*upool_granted_fn)(void *arg, struct uconn *uc);              /* on the loop */
+typedef void (*upool_failed_fn)(void *arg, enum err e, const char *detail); /* on the loop */
+
+struct upool_waiter { /* embed; zero, then fill the four below */
+    upool_granted_fn granted;
+    upool_failed_fn failed;
+    void *arg;
+    struct uaddr *pin; /* only this address; NULL: any. Borrowed, counted by the owner */
+    bool fresh;        /* only a connection that has served nothing yet */
+    struct waiter w;   /* the pool's from here on */
+    struct mono since;
+};
+
+/* cfg is borrowed and outlives the pool. NULL: why says what is wrong (URL, certificate file, ...).
+ */
+MUST_USE struct upool *upool_new(struct loop *l, struct resolver *r,
+    const struct config_upstream *cfg, int64_t stall_us, char *why, size_t why_len) LOOP_ONLY;
+/* Begins to resolve names and to keep min_idle connections warm. */
+void upool_start(struct upool *p) LOOP_ONLY;
+/* Closes idle connections and opens none ahead of need any more; waiters are still served. */
+void upool_drain(struct upool *p) LOOP_ONLY;
+/* Nobody holds a lease or waits. */
+void upool_free(struct upool **pp) LOOP_ONLY;
+
+/* An idle connection at once, or NULL: none, or others wait already. The one with prefer_id (see
+ * uconn_id(); 0: no wish) if it is idle, else the most recently used. */
+MUST_USE struct uconn *upool_try_lease(struct upool *p, const struct uaddr *pin, uint64_t prefer_id)
+    LOOP_ONLY;
+/* ERR_OK, ERR_QUEUE_FULL or ERR_NOMEM. flow_key: whose turn this counts as. */
+MUST_USE enum err upool_wait(struct upool *p, struct upool_waiter *w, uint64_t flow_key) LOOP_ONLY;
+/* Ahead of all flows, past queue_size: for what was admitted already. */
+void upool_wait_urgent(struct upool *p, struct upool_waiter *w) LOOP_ONLY;
+/* No-op when it does not wait. */
+void upool_cancel(struct upool_waiter *w) LOOP_ONLY;
+static inline bool
+upool_waits(const struct upool_waiter *w)
+{
+    return waiter_waits(&w->w);
+}
+
+/* What the holder of a lease uses. */
+struct conn *uconn_stream(struct uconn *uc) LOOP_ONLY;
+/* fn(arg) runs when the stream became ready. */
+void uconn_set_handler(struct uconn *uc, conn_fn fn, void *arg) LOOP_ONLY;
+bool uconn_is_reused(const struct uconn *uc) LOOP_ONLY; /* it has served a request before */
+uint64_t uconn_id(const struct uconn *uc) LOOP_ONLY;
+struct uaddr *uconn_addr(const struct uconn *uc) LOOP_ONLY;
+/* Much is about to be sent: allow the server to stop reading for stall_timeout before the kernel
+ * gives the connection up (TCP_USER_TIMEOUT). */
+void uconn_expect_stall(struct uconn *uc) LOOP_ONLY;
+
+struct uconn_end {         /* what the response said about the connection */
+    int64_t keep_alive_us; /* server's idle limit; 0: not said */
+    uint64_t max_left;     /* requests left; UINT64_MAX: not said */
+};
+/* The exchange ended exactly on its framing, on both sides: back to the pool. */
+void uconn_release(struct uconn *uc, const struct uconn_end *end) LOOP_ONLY;
+/* Anything else: closed, counted under `reason` (an M_CLOSE_* or M_STALE). */
+void uconn_close(struct uconn *uc, enum metric_id reason) LOOP_ONLY;
+/* This lease died before its first response byte. A reused one takes idle connections of the same
+ * age to the same address with it; fresh ones that do so again and again eject the address. Call
+ * before uconn_close(). */
+void uconn_died_unanswered(struct uconn *uc) LOOP_ONLY;
+
+/* Counted, so that a session may keep its address. */
+struct uaddr *uaddr_ref(struct uaddr *a) LOOP_ONLY;
+void uaddr_unref(struct uaddr **ap) LOOP_ONLY;
+/* The name no longer resolves to it. */
+bool uaddr_is_gone(const struct uaddr *a) LOOP_ONLY;
+struct str uaddr_authority(const struct uaddr *a) LOOP_ONLY; /* Host: value */
+const char *uaddr_text(const struct uaddr *a) LOOP_ONLY;     /* for logs */
+
+struct upool_stats {
+    size_t cap, connecting, active, idle, waiting;
+    size_t addresses_up, addresses_ejected;
+};
+void upool_stats(const struct upool *p, struct upool_stats *out) LOOP_ONLY;
+/* Is there reason to believe that ClickHouse can be reached: a connection is open, or an address is
+ * not ejected. Dials nothing. */
+bool upool_seems_up(const struct upool *p) LOOP_ONLY;
+/* Gauges that are computed, not kept. */
+void upool_update_metrics(const struct upool *p) LOOP_ONLY;
+#endif

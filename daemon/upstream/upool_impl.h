@@ -1,0 +1,127 @@
+#ifndef CHMUX_UPSTREAM_UPOOL_IMPL_H
+#define CHMUX_UPSTREAM_UPOOL_IMPL_H
+/*
+ * upool_impl: what upool.c (cap, lists, queue), uconn.c (one connection) and endpoint.c (names,
+ * addresses, ejection) share. Nobody else includes it.
+ */
+#include "net/addr.h"
+#include "upstream/upool.h"
+
+#define UPOOL_MAX_ADDRS 64
+#define WHY_MAX         256
+
+struct endpoint {
+    struct upool *pool;
+    struct config_url url;
+    char authority[280]; /* host:port for the Host field */
+    char server_name[256];
+    struct resolver_job *job;
+    struct timer resolve_timer;
+    int resolve_fails;
+    bool resolved; /* at least once */
+};
+
+enum uaddr_state { UADDR_UP, UADDR_EJECTED };
+
+struct uaddr {
+    struct endpoint *ep;
+    struct addr addr;
+    char text[ADDR_TEXT_MAX];
+    unsigned index; /* bit in uconn.tried */
+    int refs;       /* the pool's own, connections, sessions */
+    enum uaddr_state state;
+    bool gone;
+    bool probing;
+    int fails;      /* in a row, connects */
+    int unanswered; /* in a row, fresh connections that died without an answer */
+    size_t connecting, active, idle;
+    struct timer probe_timer;
+    char why[WHY_MAX]; /* of the last failure */
+};
+
+/* name, what it is */
+#define UCONN_STATES(X)                                                                            \
+    X(UCONN_CONNECTING, "connecting") /* TCP, then TLS, over one address after the other */        \
+    X(UCONN_PROBING, "probing")       /* /ping to an ejected address */                            \
+    X(UCONN_IDLE, "idle")                                                                          \
+    X(UCONN_ACTIVE, "active") /* leased */                                                         \
+    X(UCONN_CLOSED, "closed")
+
+enum uconn_state {
+#define X(name, text) name,
+    UCONN_STATES(X)
+#undef X
+};
+
+#define UCONN_MAGIC 0x75636f6eu
+
+struct uconn {
+    uint32_t magic;
+    enum uconn_state state;
+    struct upool *pool;
+    struct uaddr *addr; /* counted; the one being tried while connecting */
+    struct uaddr *pin;  /* counted: only this one may be tried; NULL: any */
+    struct conn conn;
+    struct list link; /* on the pool's list of its state */
+    struct loop_task free_task;
+    struct timer timer; /* connect slice, or idle life */
+    conn_fn handler;
+    void *handler_arg;
+    uint64_t id, served;
+    uint64_t tried, refused; /* address bits: had a try in this pass; failed for good */
+    struct mono dial_start, dial_deadline, retire_at, idle_since;
+    bool last_pass; /* every address had its short try: slow ones get the time that is left */
+    bool tcp_done, tls_done, probe, patient;
+    char why[WHY_MAX];
+};
+
+struct upool {
+    struct loop *loop;
+    struct resolver *resolver;
+    const struct config_upstream *cfg;
+    int64_t stall_us;
+    struct tls_ctx *tls; /* NULL: no https URL */
+    struct endpoint *endpoints;
+    size_t endpoint_count;
+    struct uaddr *addrs[UPOOL_MAX_ADDRS]; /* by index; NULL: free */
+    struct list connecting, idle, active; /* idle: most recently used first */
+    size_t connecting_count, probing_count, idle_count, active_count;
+    struct waitq q;
+    struct loop_task serve_task;
+    uint64_t next_id;
+    bool started, draining, stopping;
+};
+
+static inline size_t
+upool_total(const struct upool *p)
+{
+    return p->connecting_count + p->idle_count + p->active_count;
+}
+
+/* upool.c */
+void upool_goto(struct uconn *uc, enum uconn_state to) LOOP_ONLY; /* lists, counts, gauges */
+void upool_kick(struct upool *p) LOOP_ONLY;                       /* serve soon */
+/* Every address was tried and failed. */
+void upool_dial_failed(struct upool *p, const struct uaddr *pin, const char *why) LOOP_ONLY;
+void upool_close_idle_of(struct upool *p, const struct uaddr *a, struct mono idle_before,
+    enum metric_id reason) LOOP_ONLY;
+
+/* uconn.c */
+/* Starts a connection attempt; false: nothing to try (no address) or no memory. */
+MUST_USE bool uconn_dial(struct upool *p, struct uaddr *pin, bool probe) LOOP_ONLY;
+void uconn_destroy(struct uconn *uc, enum metric_id reason) LOOP_ONLY;
+
+/* endpoint.c */
+MUST_USE bool endpoint_init(
+    struct endpoint *ep, struct upool *p, const char *url, char *why, size_t why_len) LOOP_ONLY;
+void endpoint_start(struct endpoint *ep) LOOP_ONLY;
+void endpoint_fini(struct endpoint *ep) LOOP_ONLY;
+/* The best address whose bit is not in `tried`; ejected ones only when allowed. */
+struct uaddr *uaddr_pick(const struct upool *p, uint64_t tried, bool ejected_too) LOOP_ONLY;
+bool uaddr_any_up(const struct upool *p) LOOP_ONLY;
+void uaddr_succeeded(struct uaddr *a) LOOP_ONLY;
+void uaddr_failed(struct uaddr *a, const char *why) LOOP_ONLY;
+/* Is a name still being looked up, so that waiting makes sense? */
+bool endpoints_pending(const struct upool *p) LOOP_ONLY;
+void endpoints_retry_now(struct upool *p) LOOP_ONLY;
+#endif
