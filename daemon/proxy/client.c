@@ -1,0 +1,398 @@
+/*
+ * client: a local connection. Between requests it holds no buffer; a head that comes in one piece
+ * is parsed where it was read.
+ */
+#include <sys/socket.h>
+#include <unistd.h>
+
+#include "proxy/proxy_impl.h"
+
+#include "base/no_block.h"
+
+#define LINGER_US        2000000
+#define LINGER_BYTES_MAX (64 << 20)
+
+static void on_stream(void *arg);
+static void on_timer(void *arg);
+
+static void
+on_free(void *arg)
+{
+    thr_check_loop();
+    struct client *c = OBJ_CAST(struct client, arg, CLIENT_MAGIC);
+    buf_fini(&c->in);
+    OBJ_POISON(c);
+    mem_free(c);
+}
+
+static uint64_t
+peer_key(const struct addr *peer)
+{
+    if (peer->sa.sa_family == AF_INET)
+        return hash64(1, str_n((const char *)&peer->in4.sin_addr, sizeof peer->in4.sin_addr));
+    if (peer->sa.sa_family == AF_INET6)
+        return hash64(2, str_n((const char *)&peer->in6.sin6_addr, sizeof peer->in6.sin6_addr));
+    return 0; /* unix: asked for when it matters */
+}
+
+uint64_t
+client_flow_key(struct client *c, struct str user)
+{
+    if (c->is_unix && c->peer_key == 0) {
+        struct ucred cred = {0};
+        socklen_t len = sizeof cred;
+        if (getsockopt(c->conn.fd, SOL_SOCKET, SO_PEERCRED, &cred, &len) == 0)
+            c->peer_key = hash64(3, str_n((const char *)&cred.uid, sizeof cred.uid));
+    }
+    return hash64(c->peer_key ^ hash_seed(), user);
+}
+
+void
+client_accept(struct proxy *px, int fd, const struct addr *peer)
+{
+    if (px->client_count >= (size_t)px->cfg->chmux.max_clients) {
+        (void)send(fd, px->busy_reply.p, px->busy_reply.len, MSG_NOSIGNAL);
+        char sink[4096]; /* unread bytes would turn our close into a reset */
+        (void)shutdown(fd, SHUT_WR);
+        (void)recv(fd, sink, sizeof sink, 0);
+        metric_inc(M_REFUSED_MAX_CLIENTS);
+        close(fd);
+        return;
+    }
+    struct client *c = mem_zalloc(sizeof *c);
+    if (c == NULL) {
+        metric_inc(M_REFUSED_MEMORY);
+        close(fd);
+        return;
+    }
+    OBJ_INIT(c, CLIENT_MAGIC);
+    c->px = px;
+    c->id = ++px->next_client_id;
+    c->peer_key = peer_key(peer);
+    c->is_unix = peer->sa.sa_family == AF_UNIX;
+    buf_init(&c->in, HTTP_MAX_HEAD);
+    timer_init(&c->timer, px->loop, on_timer, c);
+    if (!timer_reserve(&c->timer))
+        goto fail;
+    if (!conn_open(&c->conn, px->loop, fd, NULL, on_stream, c))
+        goto fail_timer;
+    list_push_back(&px->clients, &c->link);
+    px->client_count++;
+    metric_inc(M_CLIENTS_TOTAL);
+    metric_set(M_CLIENTS, (int64_t)px->client_count);
+    timer_arm_in(&c->timer, px->cfg->chmux.idle_timeout);
+    LOG_D("client_accepted client=%" PRIu64, c->id);
+    /* Most clients have sent their request by now: look before the loop says so. */
+    c->conn.can_read = true;
+    on_stream(c);
+    return;
+fail_timer:
+    timer_fini(&c->timer);
+fail:
+    metric_inc(M_REFUSED_MEMORY);
+    mem_free(c);
+    close(fd);
+}
+
+void
+client_close(struct client *c)
+{
+    if (c->state == CLIENT_CLOSED)
+        return;
+    struct proxy *px = c->px;
+    if (c->state == CLIENT_BUSY) {
+        exchange_abort(c->ex); /* comes back here through client_exchange_done() */
+        return;
+    }
+    c->state = CLIENT_CLOSED;
+    conn_close(&c->conn);
+    timer_fini(&c->timer);
+    list_remove(&c->link);
+    px->client_count--;
+    metric_set(M_CLIENTS, (int64_t)px->client_count);
+    LOG_D("client_closed client=%" PRIu64 " requests=%" PRIu64, c->id, c->served);
+    loop_undefer(&c->task);
+    loop_defer(px->loop, &c->task, on_free, c);
+    proxy_check_drained(px);
+}
+
+void
+client_close_if_idle(struct client *c)
+{
+    if (c->state == CLIENT_IDLE && c->in.len == 0)
+        client_close(c);
+}
+
+/* Says goodbye so that the peer gets all of the answer: FIN first, then read what it still sends.
+ */
+static void LOOP_ONLY
+begin_linger(struct client *c)
+{
+    c->state = CLIENT_LINGER;
+    c->linger_left = LINGER_BYTES_MAX;
+    buf_fini(&c->in);
+    conn_shutdown(&c->conn);
+    timer_arm_in(&c->timer, LINGER_US);
+}
+
+static void LOOP_ONLY
+linger_step(struct client *c)
+{
+    char sink[8192];
+    size_t n = 0;
+    enum io r;
+    while ((r = conn_read(&c->conn, sink, sizeof sink, &n)) == IO_OK) {
+        c->linger_left -= (int64_t)n;
+        if (c->linger_left <= 0)
+            break;
+    }
+    if (r != IO_WAIT)
+        client_close(c);
+}
+
+/* Answers with an error of our own when there is no exchange to do it, and closes. */
+static void LOOP_ONLY
+refuse(struct client *c, enum err e, const char *detail, bool head)
+{
+    const struct err_info *info = err_info(e);
+    struct buf reply;
+    buf_init(&reply, 4096);
+    ch_error_response(&reply, e, detail, 1, false, head);
+    struct str text = str_n(c->px->nomem_reply.p, c->px->nomem_reply.len);
+    if (buf_ok(&reply))
+        text = str_n(reply.p, reply.len);
+    /* The socket's buffer is empty here, so this small write goes whole or the peer is gone. */
+    struct iovec v = {.iov_base = (char *)(uintptr_t)text.p, .iov_len = text.len};
+    size_t put = 0;
+    c->conn.can_write = true;
+    enum io r = conn_writev(&c->conn, &v, 1, &put);
+    buf_fini(&reply);
+    metric_add(M_BYTES_CLIENT_OUT, (int64_t)put);
+    metric_inc(e == ERR_NOMEM       ? M_REFUSED_MEMORY
+               : e == ERR_TOO_LARGE ? M_REFUSED_TOO_LARGE
+                                    : M_REFUSED_BAD_REQUEST);
+    LOG_D("client_refused client=%" PRIu64 " status=%d error=%s why=\"%s\"", c->id, info->status,
+        info->token, detail == NULL ? "" : detail);
+    if (r == IO_ERROR)
+        client_close(c);
+    else
+        begin_linger(c);
+}
+
+/* Those who speak another protocol to this port are told so in a way they may understand. */
+static bool LOOP_ONLY
+refuse_foreign(struct client *c, struct str s)
+{
+    if (s.len >= 2 && s.p[0] == 0x16 && s.p[1] == 0x03) {
+        LOG_W("client_speaks_tls client=%" PRIu64 " hint=\"use http:// to talk to chmux\"", c->id);
+        refuse(c, ERR_BAD_REQUEST, "TLS was spoken to a plain HTTP port; use http://", false);
+        return true;
+    }
+    if (s.p[0] != 0)
+        return false;
+    LOG_W("client_speaks_native client=%" PRIu64
+          " hint=\"clickhouse-client and native drivers need ClickHouse's TCP port\"",
+        c->id);
+    struct buf reply;
+    buf_init(&reply, 4096);
+    ch_native_exception(&reply, err_info(ERR_BAD_REQUEST)->code,
+        "chmux: this is an HTTP port (ClickHouse's HTTP interface); the native protocol is not "
+        "spoken here");
+    struct iovec v = {.iov_base = reply.p, .iov_len = reply.len};
+    size_t put = 0;
+    c->conn.can_write = true;
+    enum io r = buf_ok(&reply) ? conn_writev(&c->conn, &v, 1, &put) : IO_ERROR;
+    buf_fini(&reply);
+    metric_inc(M_REFUSED_BAD_REQUEST);
+    if (r == IO_ERROR)
+        client_close(c);
+    else
+        begin_linger(c);
+    return true;
+}
+
+enum head_step { HEAD_MORE, HEAD_TAKEN };
+
+/* Looks for a head in s, which lies in *bp, or in c->in when bp is NULL. TAKEN: an exchange, a
+ * refusal or the end of the client came of it; *bp is taken. */
+static enum head_step LOOP_ONLY
+try_head(struct client *c, struct str s, struct blk **bp)
+{
+    struct proxy *px = c->px;
+    enum err e = ERR_OK;
+    enum http_result r = HTTP_BAD;
+    bool foreign = refuse_foreign(c, s);
+    if (!foreign)
+        r = http_req_parse(&px->req, s, &e);
+    if (r == HTTP_MORE)
+        return HEAD_MORE;
+    if (r == HTTP_BAD) {
+        if (!foreign)
+            refuse(c, e, px->req.why, false);
+        if (bp != NULL)
+            blk_put(bp);
+        return HEAD_TAKEN;
+    }
+    c->state = CLIENT_BUSY;
+    c->served++;
+    metric_inc(M_REQUESTS);
+    struct blk *b = NULL;
+    if (bp != NULL) {
+        b = *bp;
+        *bp = NULL;
+        b->start += px->req.head_len;
+    }
+    exchange_start(c, &px->req, b);
+    return HEAD_TAKEN;
+}
+
+/* An unfinished head waits in a buffer of its own size, not in a whole block. */
+static enum head_step LOOP_ONLY
+keep_part(struct client *c, struct str part)
+{
+    if (c->in.len == 0) {
+        c->in_scanned = 0;
+        timer_arm_in(&c->timer, c->px->cfg->chmux.head_timeout);
+    }
+    buf_add(&c->in, part.p, part.len);
+    if (buf_ok(&c->in))
+        return HEAD_MORE;
+    bool large = c->in.len + part.len > c->in.max;
+    refuse(c, large ? ERR_TOO_LARGE : ERR_NOMEM, NULL, false);
+    return HEAD_TAKEN;
+}
+
+static enum head_step LOOP_ONLY
+got_bytes(struct client *c, struct blk **bp)
+{
+    struct str fresh = str_n((*bp)->data + (*bp)->start, blk_len(*bp));
+    enum head_step r;
+    if (c->in.len == 0) {
+        r = try_head(c, fresh, bp);
+        if (r == HEAD_MORE)
+            r = keep_part(c, fresh);
+    } else {
+        r = keep_part(c, fresh);
+        struct str all = str_n(c->in.p, c->in.len);
+        if (r == HEAD_MORE && http_head_complete(all, &c->in_scanned))
+            r = try_head(c, all, NULL);
+    }
+    blk_put(bp);
+    return r;
+}
+
+static void LOOP_ONLY
+read_head(struct client *c)
+{
+    while (c->state == CLIENT_IDLE && conn_readable(&c->conn)) {
+        struct blk *b = blk_get();
+        if (b == NULL) {
+            refuse(c, ERR_NOMEM, NULL, false);
+            return;
+        }
+        enum io r = conn_read(&c->conn, b->data, blk_cap(), &b->end);
+        if (r != IO_OK) {
+            blk_put(&b);
+            if (r != IO_WAIT)
+                client_close(c);
+            return;
+        }
+        metric_add(M_BYTES_CLIENT_IN, (int64_t)b->end);
+        if (got_bytes(c, &b) == HEAD_TAKEN)
+            return;
+    }
+}
+
+/* After an exchange: what came behind its request first, then the socket. */
+static void
+on_next(void *arg)
+{
+    thr_check_loop();
+    struct client *c = OBJ_CAST(struct client, arg, CLIENT_MAGIC);
+    if (c->state == CLIENT_LINGER) {
+        linger_step(c);
+        return;
+    }
+    if (c->state != CLIENT_IDLE)
+        return;
+    if (c->in.len > 0) {
+        timer_arm_in(&c->timer, c->px->cfg->chmux.head_timeout);
+        c->in_scanned = 0;
+        if (try_head(c, str_n(c->in.p, c->in.len), NULL) == HEAD_TAKEN)
+            return;
+    }
+    read_head(c);
+}
+
+static void
+on_stream(void *arg)
+{
+    thr_check_loop();
+    struct client *c = OBJ_CAST(struct client, arg, CLIENT_MAGIC);
+    loop_label(c->px->loop, "client");
+    switch (c->state) {
+    case CLIENT_IDLE: read_head(c); break;
+    case CLIENT_BUSY: exchange_on_client(c->ex); break;
+    case CLIENT_LINGER: linger_step(c); break;
+    case CLIENT_CLOSED: break;
+    }
+}
+
+static void
+on_timer(void *arg)
+{
+    thr_check_loop();
+    struct client *c = OBJ_CAST(struct client, arg, CLIENT_MAGIC);
+    switch (c->state) {
+    case CLIENT_IDLE:
+        if (c->in.len > 0)
+            refuse(c, ERR_HEAD_TIMEOUT, NULL, false);
+        else
+            client_close(c);
+        break;
+    case CLIENT_BUSY: exchange_on_timer(c->ex); break;
+    case CLIENT_LINGER: client_close(c); break;
+    case CLIENT_CLOSED: break;
+    }
+}
+
+void
+client_exchange_done(struct client *c, struct blk **rest, enum farewell how)
+{
+    CHECK(c->state == CLIENT_BUSY);
+    c->ex = NULL;
+    c->state = CLIENT_IDLE;
+    switch (how) {
+    case FAREWELL_KEEP: break;
+    case FAREWELL_CLOSE:
+        /* Unread bytes would make the kernel send a reset, which may eat the end of the answer. */
+        if (conn_readable(&c->conn))
+            how = FAREWELL_LINGER;
+        break;
+    case FAREWELL_RESET: conn_reset_on_close(&c->conn); break;
+    case FAREWELL_LINGER:
+    case FAREWELL_GONE: break;
+    }
+    if (how == FAREWELL_KEEP && blk_len(*rest) > 0) {
+        buf_add(&c->in, (*rest)->data + (*rest)->start, blk_len(*rest));
+        if (!buf_ok(&c->in))
+            how = FAREWELL_CLOSE;
+    }
+    blk_put(rest);
+    if (how == FAREWELL_LINGER) {
+        begin_linger(c);
+        loop_defer(c->px->loop, &c->task, on_next, c);
+        return;
+    }
+    if (how != FAREWELL_KEEP) {
+        client_close(c);
+        return;
+    }
+    if (c->in.len == 0 && c->in.cap > 0)
+        buf_fini(&c->in);
+    timer_arm_in(&c->timer, c->px->cfg->chmux.idle_timeout);
+    if (c->in.len > 0 || conn_readable(&c->conn))
+        loop_defer(c->px->loop, &c->task, on_next, c);
+    else if (c->px->draining && !c->px->listening)
+        client_close(c);
+}

@@ -1,0 +1,349 @@
+/*
+ * ex_down: the response on its way to the client: its head line by line, its body checked in place
+ * and passed on as it came.
+ *
+ * ClickHouse may leave a head open for as long as a query runs and add X-ClickHouse-Progress lines
+ * to it. Those go out at once; any other head is held until it is whole, so that a server that dies
+ * inside it still gets its client a proper error.
+ */
+#include "proxy/proxy_impl.h"
+
+#include "base/no_block.h"
+
+#define HEAD_HOLD_MAX 65536 /* a longer head goes out in parts */
+
+static bool LOOP_ONLY
+is_dropped(const struct exchange *ex, const struct http_field *f)
+{
+    if (f->id == HTTP_F_TRANSFER_ENCODING)
+        return ex->minor == 0; /* an HTTP/1.0 client gets the payload bare */
+    return http_is_hop_by_hop(f->id) && f->id != HTTP_F_TRAILER;
+}
+
+/* The status line, with the version that is spoken on this side. */
+static void
+put_status_line(struct exchange *ex)
+{
+    struct str line = ex->status.line;
+    buf_str(&ex->out, ex->minor == 0 ? STR("HTTP/1.0") : STR("HTTP/1.1"));
+    buf_add(&ex->out, line.p + 8, line.len - 8);
+}
+
+static void LOOP_ONLY
+put_connection_lines(struct exchange *ex)
+{
+    struct proxy *px = ex->px;
+    bool request_whole = http_body_is_done(&ex->up_body) && ex->up_valid == 0;
+    ex->down_closing = !ex->client_keep || px->draining || ex->framing == HTTP_BODY_CLOSE ||
+                       ex->dechunk || !request_whole;
+    if (ex->tunnel)
+        buf_str(&ex->out, STR("Connection: Upgrade\r\nUpgrade: websocket\r\n"));
+    else if (ex->down_closing)
+        buf_str(&ex->out, STR("Connection: Close\r\n"));
+    else
+        buf_add(&ex->out, px->keep_alive_lines, px->keep_alive_len);
+}
+
+/* An interim response: ours to answer when it is 100, the client's business otherwise. */
+static void LOOP_ONLY
+interim_head(struct exchange *ex)
+{
+    if (ex->status.code == 100 || ex->minor == 0) {
+        ex->out.len = ex->out_mark;
+    } else {
+        buf_str(&ex->out, STR("\r\n"));
+        ex->out_ready = ex->out_mark = ex->out.len;
+    }
+    ex->phase = PHASE_STATUS;
+    http_meta_init(&ex->meta);
+}
+
+static void LOOP_ONLY
+start_tunnel(struct exchange *ex)
+{
+    ex->tunnel = true;
+    ex->framing = HTTP_BODY_CLOSE;
+    http_body_init(&ex->up_body, HTTP_BODY_CLOSE, 0);
+    ex->up_done = false;
+    if (ex->state == EX_RECEIVING)
+        ex_goto(ex, EX_SENDING);
+}
+
+/* The blank line has come: now it is known how the body ends. */
+static enum step LOOP_ONLY
+head_done(struct exchange *ex)
+{
+    int code = ex->status.code;
+    if (code == 101 && ex->upgrade) {
+        start_tunnel(ex);
+    } else if (code < 200) {
+        interim_head(ex);
+        return STEP_MOVED;
+    } else if (http_resp_framing(&ex->meta, code, ex->method, &ex->framing) != ERR_OK) {
+        ex_fail(ex, ERR_UPSTREAM_BAD, "its framing is contradictory");
+        return STEP_ENDED;
+    }
+    ex->dechunk = ex->minor == 0 && ex->framing == HTTP_BODY_CHUNKED;
+    http_body_init(&ex->down_body, ex->framing, ex->meta.content_length);
+    put_connection_lines(ex);
+    buf_str(&ex->out, STR("\r\n"));
+    ex->out_ready = ex->out.len;
+    ex->phase = http_body_is_done(&ex->down_body) ? PHASE_END : PHASE_BODY;
+    return STEP_MOVED;
+}
+
+static enum step LOOP_ONLY
+bad_response(struct exchange *ex, const char *why)
+{
+    LOG_W("upstream_bad_response id=%" PRIu64 " address=%s why=\"%s\"", ex->id,
+        uaddr_text(uconn_addr(ex->uc)), why);
+    ex_fail(ex, ERR_UPSTREAM_BAD, why);
+    return STEP_ENDED;
+}
+
+static enum step LOOP_ONLY
+parse_status(struct exchange *ex)
+{
+    struct str s = str_n(ex->down->data + ex->down->start, blk_len(ex->down));
+    size_t used = 0;
+    if (s.len > 0 && s.p[0] == 0x15)
+        return bad_response(ex, "it answered with a TLS alert: use https:// in the upstream url");
+    switch (http_status_parse(s, &ex->status, &used)) {
+    case HTTP_MORE: return STEP_DRY;
+    case HTTP_BAD: return bad_response(ex, "no HTTP status line");
+    case HTTP_OK: break;
+    }
+    put_status_line(ex);
+    ex->status.line = STR_NULL; /* its bytes may move */
+    ex->down->start += used;
+    ex->phase = PHASE_FIELDS;
+    return STEP_MOVED;
+}
+
+static void LOOP_ONLY
+note_field(struct exchange *ex, const struct http_field *f)
+{
+    uint64_t code;
+    if (f->id == HTTP_F_CH_PROGRESS)
+        ex->saw_progress = true;
+    else if (f->id == HTTP_F_CH_EXCEPTION && str_to_u64(f->value, 1000000, &code))
+        ex->exception_code = (int)code;
+}
+
+/* Takes whole lines; runs of those that stay are copied at once. */
+static enum step LOOP_ONLY
+parse_fields(struct exchange *ex)
+{
+    struct blk *b = ex->down;
+    struct str run = STR_NULL;
+    for (;;) {
+        struct http_field f;
+        size_t used = 0;
+        struct str s = str_n(b->data + b->start, blk_len(b));
+        enum http_line_result r = http_line_next(s, &f, &used);
+        if (r == HTTP_LINE_FIELD) {
+            b->start += used;
+            if (f.id != HTTP_F_OTHER) {
+                if (http_meta_add(&ex->meta, &f) != ERR_OK)
+                    return bad_response(ex, "bad Content-Length");
+                note_field(ex, &f);
+                if (is_dropped(ex, &f)) {
+                    buf_str(&ex->out, run);
+                    run = STR_NULL;
+                    continue;
+                }
+            }
+            run = run.len == 0 ? f.line : str_n(run.p, run.len + f.line.len);
+            continue;
+        }
+        buf_str(&ex->out, run);
+        if (!buf_ok(&ex->out))
+            return bad_response(ex, "its head is too large");
+        if (r == HTTP_LINE_END) {
+            b->start += used;
+            return head_done(ex);
+        }
+        if (r != HTTP_LINE_MORE)
+            return bad_response(ex, r == HTTP_LINE_LARGE ? "a header field is too long"
+                                                         : "a header field is malformed");
+        if (ex->saw_progress || ex->out.len > HEAD_HOLD_MAX)
+            ex->out_ready = ex->out_mark = ex->out.len;
+        return STEP_DRY;
+    }
+}
+
+static enum step LOOP_ONLY
+parse_body(struct exchange *ex)
+{
+    struct blk *b = ex->down;
+    struct str s = str_n(b->data + b->start, blk_len(b));
+    if (s.len == 0)
+        return STEP_DRY;
+    size_t used = 0;
+    enum http_body_result r;
+    if (ex->dechunk) {
+        struct str data = STR_NULL;
+        r = http_body_next(&ex->down_body, s, &data, &used);
+        b->start += used - data.len;
+        ex->down_valid = data.len;
+    } else {
+        r = http_body_scan(&ex->down_body, s, &used);
+        ex->down_valid = used;
+    }
+    switch (r) {
+    case HTTP_BODY_MORE: return STEP_MOVED;
+    case HTTP_BODY_DONE: ex->phase = PHASE_END; return STEP_MOVED;
+    case HTTP_BODY_BAD: break;
+    }
+    LOG_W("upstream_bad_framing id=%" PRIu64 " address=%s why=\"%s\"", ex->id,
+        uaddr_text(uconn_addr(ex->uc)), ex->down_body.why);
+    ex_fail(ex, ERR_UPSTREAM_BAD, ex->down_body.why);
+    return STEP_ENDED;
+}
+
+/* Reads more from the upstream behind what is there. */
+static enum io LOOP_ONLY
+fill(struct exchange *ex)
+{
+    struct conn *s = uconn_stream(ex->uc);
+    if (!conn_readable(s))
+        return IO_WAIT;
+    if (ex->down == NULL) {
+        ex->down = blk_get();
+        if (ex->down == NULL) {
+            ex_starve(ex);
+            return IO_WAIT;
+        }
+    }
+    struct blk *b = ex->down;
+    if (b->start > 0) { /* at most a part of a line is left */
+        memmove(b->data, b->data + b->start, blk_len(b));
+        b->end -= b->start;
+        b->start = 0;
+    }
+    size_t n = 0;
+    enum io r = conn_read(s, b->data + b->end, blk_cap() - b->end, &n);
+    b->end += n;
+    metric_add(M_BYTES_UP_IN, (int64_t)n);
+    return r;
+}
+
+static enum step LOOP_ONLY
+upstream_ended(struct exchange *ex, enum io how)
+{
+    if (how == IO_EOF && ex->phase == PHASE_BODY && ex->framing == HTTP_BODY_CLOSE) {
+        ex->phase = PHASE_END;
+        return STEP_MOVED;
+    }
+    ex_upstream_lost(ex, how == IO_EOF ? "end of stream" : conn_why(uconn_stream(ex->uc)));
+    return STEP_ENDED;
+}
+
+static enum step LOOP_ONLY
+parse(struct exchange *ex)
+{
+    switch (ex->phase) {
+    case PHASE_STATUS: return parse_status(ex);
+    case PHASE_FIELDS: return parse_fields(ex);
+    case PHASE_BODY: return parse_body(ex);
+    case PHASE_END: break;
+    }
+    return STEP_DRY;
+}
+
+/* Brings the next bytes for the client into out and down_valid. */
+static enum step LOOP_ONLY
+take_more(struct exchange *ex)
+{
+    bool moved = false;
+    for (;;) {
+        enum step p = ex->down == NULL ? STEP_DRY : parse(ex);
+        if (p == STEP_ENDED)
+            return p;
+        moved = moved || p == STEP_MOVED;
+        /* A head goes on to its body, so that both leave in one write. */
+        if (ex->down_valid > 0 || ex->phase == PHASE_END)
+            return STEP_MOVED;
+        if (p == STEP_MOVED)
+            continue;
+        /* Let out what may go before more is asked for. */
+        if (ex_has_output(ex) &&
+            (ex->phase == PHASE_BODY || ex->out_ready - ex->out_sent > HEAD_HOLD_MAX))
+            return STEP_MOVED;
+        enum io r = fill(ex);
+        if (r == IO_WAIT)
+            return moved ? STEP_MOVED : STEP_DRY;
+        if (r != IO_OK)
+            return upstream_ended(ex, r);
+        moved = true;
+        ex->progress = loop_now(ex->px->loop);
+        if (!ex->got_byte) {
+            ex->got_byte = true;
+            ex->first = ex->progress;
+            metric_observe_us(H_FIRST_BYTE, mono_diff_us(ex->first, ex->start));
+        }
+    }
+}
+
+static void LOOP_ONLY
+written(struct exchange *ex, size_t n)
+{
+    metric_add(M_BYTES_CLIENT_OUT, (int64_t)n);
+    ex->down_bytes += n;
+    ex->progress = loop_now(ex->px->loop);
+    size_t part = size_min(n, ex->out_ready - ex->out_sent);
+    ex->out_sent += part;
+    n -= part;
+    if (ex->out_sent == ex->out.len) {
+        ex->out.len = ex->out_sent = ex->out_ready = ex->out_mark = 0;
+    }
+    if (n > 0) {
+        ex->down->start += n;
+        ex->down_valid -= n;
+    }
+    if (ex->down != NULL && blk_len(ex->down) == 0)
+        ex->down->start = ex->down->end = 0;
+}
+
+static enum step LOOP_ONLY
+give_out(struct exchange *ex)
+{
+    struct conn *s = &ex->client->conn;
+    struct iovec v[2];
+    int count = 0;
+    if (ex->out_sent < ex->out_ready)
+        v[count++] = (struct iovec){ex->out.p + ex->out_sent, ex->out_ready - ex->out_sent};
+    if (ex->down_valid > 0)
+        v[count++] = (struct iovec){ex->down->data + ex->down->start, ex->down_valid};
+    size_t n = 0;
+    switch (conn_writev(s, v, count, &n)) {
+    case IO_OK: written(ex, n); return STEP_MOVED;
+    case IO_WAIT: return STEP_DRY;
+    case IO_EOF:
+    case IO_ERROR: break;
+    }
+    ex_client_gone(ex);
+    return STEP_ENDED;
+}
+
+enum step
+ex_pump_down(struct exchange *ex)
+{
+    bool moved = false;
+    if (ex->down_valid == 0 && ex->phase != PHASE_END && ex->uc != NULL &&
+        ex->out.len - ex->out_sent <= HEAD_HOLD_MAX) {
+        enum step s = take_more(ex);
+        if (s == STEP_ENDED)
+            return s;
+        moved = s == STEP_MOVED;
+    }
+    if (ex_has_output(ex)) {
+        enum step s = give_out(ex);
+        if (s == STEP_ENDED)
+            return s;
+        moved = moved || s == STEP_MOVED;
+    }
+    if (ex->down != NULL && blk_len(ex->down) == 0)
+        blk_put(&ex->down);
+    return moved ? STEP_MOVED : STEP_DRY;
+}

@@ -1,0 +1,251 @@
+/*
+ * ex_up: the request on its way to ClickHouse: its head made new once, its body checked in place
+ * and passed on as it came.
+ */
+#include "proxy/proxy_impl.h"
+
+#include "base/no_block.h"
+
+#define URL_ID_MAX    8192  /* longer targets get the query id as a header: servers limit URIs */
+#define PATIENT_BYTES 65536 /* larger bodies may meet a server that stops reading for long */
+
+/* Lines that end here and are not passed on. */
+static bool LOOP_ONLY
+is_dropped(const struct http_req *r, const struct http_field *f)
+{
+    if (f->id == HTTP_F_OTHER && !r->meta.conn_other)
+        return false;
+    if (f->id == HTTP_F_HOST)
+        return true; /* ClickHouse gets its own name */
+    if (f->id == HTTP_F_EXPECT)
+        return r->meta.expect_continue; /* answered by us, once there is a lease */
+    if (f->id == HTTP_F_TRANSFER_ENCODING || f->id == HTTP_F_TRAILER)
+        return false; /* chunks pass as they are */
+    if (http_is_hop_by_hop(f->id))
+        return true;
+    for (size_t i = 0; r->meta.conn_other && i < r->field_count; i++)
+        if (r->fields[i].id == HTTP_F_CONNECTION && http_conn_lists(r->fields[i].value, f->name))
+            return true;
+    return false;
+}
+
+/* ClickHouse makes up an id for a query without one; then nobody here could kill or log it. */
+static bool LOOP_ONLY
+add_query_id(struct exchange *ex, const struct http_req *r)
+{
+    if (!ex->ch.is_query || ex->ch.has_query_id)
+        return false;
+    random_uuid(ex->ch.query_id);
+    ex->ch.query_id_len = UUID_LEN;
+    return r->target.len <= URL_ID_MAX;
+}
+
+bool
+ex_compose_head(struct exchange *ex, const struct http_req *r)
+{
+    struct buf *h = &ex->head;
+    bool in_url = add_query_id(ex, r);
+    if (!buf_reserve(h, r->head_len + 256))
+        return false;
+    buf_str(h, r->method_text);
+    buf_str(h, STR(" "));
+    if (in_url)
+        ch_add_query_id(h, r->target, str_n(ex->ch.query_id, ex->ch.query_id_len));
+    else
+        buf_str(h, r->target);
+    buf_str(h, STR(" HTTP/1.1\r\n"));
+    ex->host_at = h->len; /* ex_set_host() puts the line there */
+    ex->host_len = 0;
+    /* Runs of lines that stay are copied at once. */
+    struct str run = STR_NULL;
+    for (size_t i = 0; i < r->field_count; i++) {
+        const struct http_field *f = &r->fields[i];
+        if (!is_dropped(r, f)) {
+            run = run.len == 0 ? f->line : str_n(run.p, run.len + f->line.len);
+            continue;
+        }
+        buf_str(h, run);
+        run = STR_NULL;
+    }
+    buf_str(h, run);
+    if (ex->ch.is_query && !ex->ch.has_query_id && !in_url) {
+        buf_str(h, STR("X-ClickHouse-Query-Id: "));
+        buf_add(h, ex->ch.query_id, ex->ch.query_id_len);
+        buf_str(h, STR("\r\n"));
+    }
+    if (ex->upgrade)
+        buf_str(h, STR("Connection: Upgrade\r\nUpgrade: websocket\r\n"));
+    buf_str(h, STR("\r\n"));
+    return buf_ok(h);
+}
+
+/* The Host line names the server that was leased. Which one that is, is known only then. */
+bool
+ex_set_host(struct exchange *ex)
+{
+    struct buf *h = &ex->head;
+    struct str host = uaddr_authority(uconn_addr(ex->uc));
+    size_t want = sizeof "Host: \r\n" - 1 + host.len;
+    if (!buf_reserve(h, want))
+        return false;
+    size_t tail_at = ex->host_at + ex->host_len;
+    memmove(h->p + ex->host_at + want, h->p + tail_at, h->len - tail_at);
+    h->len = h->len - ex->host_len + want;
+    ex->host_len = want;
+    char *p = h->p + ex->host_at;
+    memcpy(p, "Host: ", 6);
+    memcpy(p + 6, host.p, host.len);
+    memcpy(p + 6 + host.len, "\r\n", 2);
+    return true;
+}
+
+/* Body bytes at hand: the block's, else what was read along with the head. */
+static struct str
+source(const struct exchange *ex)
+{
+    if (ex->up != NULL && blk_len(ex->up) > 0)
+        return str_n(ex->up->data + ex->up->start, blk_len(ex->up));
+    return str_n(ex->client->in.p, ex->client->in.len);
+}
+
+static void
+consume(struct exchange *ex, size_t n)
+{
+    if (ex->up != NULL && blk_len(ex->up) > 0) {
+        ex->up->start += n;
+        if (blk_len(ex->up) == 0)
+            ex->up->start = ex->up->end = 0;
+    } else {
+        buf_consume(&ex->client->in, n);
+    }
+}
+
+/* Reads from the client into an empty source. */
+static enum io LOOP_ONLY
+fill(struct exchange *ex)
+{
+    struct conn *s = &ex->client->conn;
+    if (!conn_readable(s))
+        return IO_WAIT;
+    if (ex->up == NULL) {
+        ex->up = blk_get();
+        if (ex->up == NULL) {
+            ex_starve(ex);
+            return IO_WAIT;
+        }
+    }
+    enum io r = conn_read(s, ex->up->data, blk_cap(), &ex->up->end);
+    metric_add(M_BYTES_CLIENT_IN, (int64_t)ex->up->end);
+    return r;
+}
+
+/* Makes up_valid > 0 if it can. */
+static enum step LOOP_ONLY
+check_more(struct exchange *ex)
+{
+    if (http_body_is_done(&ex->up_body))
+        return STEP_DRY;
+    struct str src = source(ex);
+    if (src.len == 0) {
+        switch (fill(ex)) {
+        case IO_OK: src = source(ex); break;
+        case IO_WAIT: blk_put(&ex->up); return STEP_DRY;
+        case IO_EOF:
+        case IO_ERROR: ex_client_gone(ex); return STEP_ENDED;
+        }
+    }
+    size_t used = 0;
+    if (http_body_scan(&ex->up_body, src, &used) == HTTP_BODY_BAD) {
+        ex_fail(ex, ERR_BAD_REQUEST, ex->up_body.why);
+        return STEP_ENDED;
+    }
+    ex->up_valid = used;
+    return STEP_MOVED;
+}
+
+/* Keeps a copy of what was sent, as long as all of it fits: to send it again, and to know what kind
+ * of query it was. */
+static void
+remember(struct exchange *ex, const char *p, size_t n)
+{
+    size_t limit = ex->px->cfg->upstream.replay_buffer;
+    if (!ex->keep_replay)
+        return;
+    bool wanted = ex->ch.is_query && ex->ch.url_class != CH_INSERT;
+    if (!wanted || ex->replay.len + n > limit) {
+        ex->keep_replay = false;
+        n = wanted && limit > ex->replay.len ? limit - ex->replay.len : 0; /* its beginning */
+    }
+    buf_add(&ex->replay, p, n);
+    if (!buf_ok(&ex->replay))
+        ex->keep_replay = false;
+}
+
+static void LOOP_ONLY
+sent(struct exchange *ex, size_t n)
+{
+    metric_add(M_BYTES_UP_OUT, (int64_t)n);
+    ex->progress = loop_now(ex->px->loop);
+    size_t part = size_min(n, ex->head.len - ex->head_sent);
+    ex->head_sent += part;
+    n -= part;
+    if (ex->replaying) {
+        part = size_min(n, ex->replay.len - ex->replay_sent);
+        ex->replay_sent += part;
+        ex->replaying = ex->replay_sent < ex->replay.len;
+        n -= part;
+    }
+    if (n == 0)
+        return;
+    remember(ex, source(ex).p, n);
+    consume(ex, n);
+    ex->up_valid -= n;
+    ex->up_bytes += n;
+    if (ex->up_bytes > PATIENT_BYTES)
+        uconn_expect_stall(ex->uc);
+}
+
+static void
+add_iov(struct iovec *v, int *count, char *p, size_t len)
+{
+    if (len > 0)
+        v[(*count)++] = (struct iovec){.iov_base = p, .iov_len = len};
+}
+
+enum step
+ex_pump_up(struct exchange *ex)
+{
+    if (ex->up_valid == 0 && check_more(ex) == STEP_ENDED)
+        return STEP_ENDED;
+    struct iovec v[3];
+    int count = 0;
+    add_iov(v, &count, ex->head.p + ex->head_sent, ex->head.len - ex->head_sent);
+    if (ex->replaying)
+        add_iov(v, &count, ex->replay.p + ex->replay_sent, ex->replay.len - ex->replay_sent);
+    if (ex->up_valid > 0)
+        add_iov(v, &count, (char *)(uintptr_t)source(ex).p, ex->up_valid);
+    if (count == 0) {
+        if (!http_body_is_done(&ex->up_body))
+            return STEP_DRY;
+        ex->up_done = true;
+        ex_goto(ex, EX_RECEIVING);
+        return STEP_MOVED;
+    }
+    struct conn *s = uconn_stream(ex->uc);
+    size_t n = 0;
+    switch (conn_writev(s, v, count, &n)) {
+    case IO_OK: sent(ex, n); break;
+    case IO_WAIT: return STEP_DRY;
+    case IO_EOF:
+    case IO_ERROR:
+        ex->up_broken = true; /* it may have answered before it closed: read that first */
+        return STEP_MOVED;
+    }
+    if (ex->head_sent < ex->head.len || ex->replaying || ex->up_valid > 0)
+        return STEP_MOVED;
+    if (http_body_is_done(&ex->up_body)) {
+        ex->up_done = true;
+        ex_goto(ex, EX_RECEIVING);
+    }
+    return STEP_MOVED;
+}

@@ -1,0 +1,632 @@
+/*
+ * exchange: the life of one request: admitted, queued, leased, pumped, answered, logged. What moves
+ * bytes is in ex_up.c and ex_down.c.
+ */
+#include "proxy/proxy_impl.h"
+
+#include "base/no_block.h"
+
+#define SPARE_MAX      64
+#define SPARE_BUF_MAX  16384 /* a spare exchange keeps small buffers only */
+#define MOVES_PER_WAKE 12      /* then others get their turn */
+#define OUT_MAX        (4 << 20)
+#define TO(s)          (1u << EX_##s)
+
+static const struct {
+    const char *name;
+    unsigned next;
+} ex_states[] = {
+#define X(name, next) [EX_##name] = {#name, next},
+    EX_STATES(X)
+#undef X
+};
+
+void
+ex_goto(struct exchange *ex, enum ex_state to)
+{
+    CHECK(ex_states[ex->state].next & (1u << to));
+    LOG_D(
+        "exchange id=%" PRIu64 " %s -> %s", ex->id, ex_states[ex->state].name, ex_states[to].name);
+    timer_disarm(&ex->client->timer); /* a timer never outlives the state that armed it */
+    ex->state = to;
+}
+
+static struct exchange *LOOP_ONLY
+ex_get(struct proxy *px)
+{
+    struct exchange *ex;
+    struct list *node = list_first(&px->spare);
+    if (LIKELY(node != NULL)) {
+        list_remove(node);
+        px->spare_count--;
+        return CONTAINER_OF(node, struct exchange, spare_link);
+    }
+    if (!mem_take(sizeof *ex))
+        return NULL;
+    ex = mem_zalloc(sizeof *ex);
+    if (ex == NULL) {
+        mem_give(sizeof *ex);
+        return NULL;
+    }
+    buf_init(&ex->head, HTTP_MAX_HEAD + 4096);
+    buf_init(&ex->out, OUT_MAX);
+    buf_init(&ex->replay, SIZE_MAX / 2);
+    return ex;
+}
+
+static void
+ex_destroy(struct exchange *ex)
+{
+    buf_fini(&ex->head);
+    buf_fini(&ex->out);
+    buf_fini(&ex->replay);
+    mem_free(ex);
+    mem_give(sizeof *ex);
+}
+
+static struct buf
+buf_for_reuse(struct buf *b)
+{
+    if (b->cap > SPARE_BUF_MAX || b->failed)
+        buf_fini(b);
+    b->len = 0;
+    return *b;
+}
+
+static void
+on_recycle(void *arg)
+{
+    thr_check_loop();
+    struct exchange *ex = OBJ_CAST(struct exchange, arg, EXCHANGE_MAGIC);
+    struct proxy *px = ex->px;
+    OBJ_POISON(ex);
+    if (px->spare_count >= SPARE_MAX) {
+        ex_destroy(ex);
+        return;
+    }
+    struct exchange clean = {.head = buf_for_reuse(&ex->head),
+        .out = buf_for_reuse(&ex->out),
+        .replay = buf_for_reuse(&ex->replay)};
+    *ex = clean;
+    list_push_front(&px->spare, &ex->spare_link);
+    px->spare_count++;
+}
+
+void
+exchange_free_spares(struct proxy *px)
+{
+    struct list *node;
+    while ((node = list_first(&px->spare)) != NULL) {
+        list_remove(node);
+        ex_destroy(CONTAINER_OF(node, struct exchange, spare_link));
+    }
+    px->spare_count = 0;
+}
+
+/* Ends the tie to ClickHouse: lease, place in the queue, turn in the session. */
+static void LOOP_ONLY
+leave_upstream(struct exchange *ex, enum metric_id reason)
+{
+    upool_cancel(&ex->waiter);
+    if (ex->uc != NULL) {
+        struct uconn *uc = ex->uc;
+        ex->uc = NULL;
+        if (!ex->up_done && ex->up_bytes > 0)
+            conn_reset_on_close(
+                uconn_stream(uc)); /* a plain FIN may pass for the end of the data */
+        uconn_close(uc, reason);
+    }
+    session_leave(ex);
+}
+
+static void LOOP_ONLY
+count_end(const struct exchange *ex, bool gone)
+{
+    metric_inc(gone                ? M_DONE_GONE
+               : ex->cut           ? M_DONE_CUT
+               : ex->err != ERR_OK ? M_DONE_ERROR
+                                   : M_DONE_OK);
+    metric_dec(M_EXCHANGES);
+    struct mono now = loop_now(ex->px->loop);
+    metric_observe_us(H_TOTAL, mono_diff_us(now, ex->start));
+}
+
+/* The only way out. The exchange lets go of everything and the client goes on without it. */
+static void LOOP_ONLY
+ex_end(struct exchange *ex, enum farewell how)
+{
+    struct client *c = ex->client;
+    bool gone = how == FAREWELL_GONE;
+    count_end(ex, gone);
+    ex_access_log(ex, !gone && !ex->cut);
+    ex_goto(ex, EX_DONE);
+    list_unlink(&ex->starved_link);
+    blk_put(&ex->down);
+    struct blk *rest = ex->up;
+    ex->up = NULL;
+    loop_undefer(&ex->task);
+    loop_defer(ex->px->loop, &ex->task, on_recycle, ex);
+    client_exchange_done(c, &rest, how);
+}
+
+static void LOOP_ONLY
+ex_finish(struct exchange *ex)
+{
+    bool body_whole = http_body_is_done(&ex->up_body);
+    if (ex->cut)
+        ex_end(ex, ex->dechunk || ex->framing == HTTP_BODY_CLOSE ? FAREWELL_RESET
+                   : body_whole                                  ? FAREWELL_CLOSE
+                                                                 : FAREWELL_LINGER);
+    else if (ex->down_closing)
+        ex_end(ex, body_whole ? FAREWELL_CLOSE : FAREWELL_LINGER);
+    else
+        ex_end(ex, FAREWELL_KEEP);
+}
+
+void
+ex_client_gone(struct exchange *ex)
+{
+    struct proxy *px = ex->px;
+    bool sent = ex->uc != NULL && ex->head_sent == ex->head.len && ex->phase != PHASE_END;
+    if (sent && ex->ch.is_query && px->cfg->upstream.on_disconnect == ON_DISCONNECT_KILL) {
+        struct str body = str_n(ex->replay.p, ex->replay.len);
+        enum err e;
+        enum ch_class class = ex->ch.url_class;
+        if (http_req_parse(&px->req, str_n(ex->head.p, ex->head.len), &e) == HTTP_OK)
+            class = ch_request_class(&ex->ch, &px->req, body, ex->up_done && ex->keep_replay);
+        bool spare = class == CH_INSERT || (class == CH_UNKNOWN && !ex->ch.multipart);
+        if (!spare)
+            kill_query(px, str_n(ex->head.p, ex->head.len),
+                str_n(ex->ch.query_id, ex->ch.query_id_len), uconn_addr(ex->uc));
+    }
+    leave_upstream(ex, M_CLOSE_GONE);
+    ex_end(ex, FAREWELL_GONE);
+}
+
+void
+exchange_abort(struct exchange *ex)
+{
+    leave_upstream(ex, M_CLOSE_SHUTDOWN);
+    ex->cut = true;
+    ex_end(ex, FAREWELL_RESET);
+}
+
+static enum metric_id
+refused_metric(enum err e)
+{
+    switch (e) {
+    case ERR_NOMEM: return M_REFUSED_MEMORY;
+    case ERR_QUEUE_FULL: return M_REFUSED_QUEUE_FULL;
+    case ERR_QUEUE_TIMEOUT: return M_REFUSED_QUEUE_TIMEOUT;
+    case ERR_MAX_CLIENTS: return M_REFUSED_MAX_CLIENTS;
+    case ERR_CONNECT:
+    case ERR_SESSION_GONE: return M_REFUSED_CONNECT;
+    case ERR_UPSTREAM_TIMEOUT: return M_REFUSED_UPSTREAM_TIMEOUT;
+    case ERR_UPSTREAM_CLOSED:
+    case ERR_UPSTREAM_BAD: return M_REFUSED_UPSTREAM_CLOSED;
+    case ERR_TOO_LARGE: return M_REFUSED_TOO_LARGE;
+    case ERR_DRAINING: return M_REFUSED_DRAINING;
+    case ERR_BAD_REQUEST:
+    case ERR_HEAD_TIMEOUT:
+    case ERR_BODY_TIMEOUT:
+    case ERR_BAD_VERSION:
+    case ERR_OK:
+    case ERR_COUNT: break;
+    }
+    return M_REFUSED_BAD_REQUEST;
+}
+
+void
+ex_fail(struct exchange *ex, enum err e, const char *detail)
+{
+    struct proxy *px = ex->px;
+    leave_upstream(ex, M_CLOSE_ERROR);
+    ex->err = e;
+    if (ex->state == EX_QUEUED)
+        metric_observe_us(H_QUEUE_WAIT, mono_diff_us(loop_now(px->loop), ex->start));
+    LOG_D("exchange_failed id=%" PRIu64 " error=%s detail=\"%s\"", ex->id, err_info(e)->token,
+        detail == NULL ? "" : detail);
+    if (ex->down_bytes > 0) { /* too late for a status: end short */
+        ex->cut = true;
+        if (ex->state != EX_FLUSHING)
+            ex_goto(ex, EX_FLUSHING);
+        ex->phase = PHASE_END;
+        ex_pump(ex);
+        return;
+    }
+    metric_inc(refused_metric(e));
+    blk_put(&ex->down);
+    ex->down_valid = 0;
+    bool keep = ex->client_keep && http_body_is_done(&ex->up_body) && !px->draining;
+    ex->out.len = ex->out_sent = ex->out_ready = 0;
+    ch_error_response(&ex->out, e, detail, ex->minor, keep, ex->method == HTTP_M_HEAD);
+    if (!buf_ok(&ex->out)) {
+        buf_fini(&ex->out);
+        ex_goto(ex, EX_REPLYING);
+        ex_end(ex, FAREWELL_RESET);
+        return;
+    }
+    ex->out_ready = ex->out.len;
+    ex->status.code = err_info(e)->status;
+    ex->down_closing = !keep;
+    ex->phase = PHASE_END;
+    ex_goto(ex, EX_REPLYING);
+    ex_pump(ex);
+}
+
+/* May this request be sent again, though part of it was sent already? */
+static bool LOOP_ONLY
+may_send_again(struct exchange *ex)
+{
+    if (ex->retried || !ex->reused || ex->got_byte)
+        return false;
+    if (ex->head_sent == 0 && ex->up_bytes == 0)
+        return true; /* nothing left this process */
+    if (!ex->ch.is_query)
+        return ex->ch.readonly_method && ex->up_bytes == 0; /* /ping, pages */
+    if (!ex->keep_replay)
+        return false;
+    if (ex->ch.readonly_method && ex->ch.url_class != CH_INSERT)
+        return true; /* ClickHouse runs it with readonly=2 */
+    enum err e;
+    struct str head = str_n(ex->head.p, ex->head.len);
+    if (!ex->up_done || http_req_parse(&ex->px->req, head, &e) != HTTP_OK)
+        return false;
+    struct str body = str_n(ex->replay.p, ex->replay.len);
+    return ch_request_class(&ex->ch, &ex->px->req, body, true) == CH_READ;
+}
+
+void
+ex_upstream_lost(struct exchange *ex, const char *why)
+{
+    struct uconn *uc = ex->uc;
+    LOG_D("upstream_lost id=%" PRIu64 " conn=%" PRIu64 " why=\"%s\"", ex->id, uconn_id(uc), why);
+    if (ex->got_byte) {
+        ex_fail(ex, ERR_UPSTREAM_CLOSED, NULL);
+        return;
+    }
+    uconn_died_unanswered(uc);
+    if (!may_send_again(ex)) {
+        ex_fail(ex, ERR_UPSTREAM_CLOSED, NULL);
+        return;
+    }
+    metric_inc(M_RETRIES);
+    ex->retried = true;
+    ex->uc = NULL;
+    uconn_close(uc, M_STALE);
+    ex->head_sent = 0;
+    ex->replaying = ex->replay.len > 0;
+    ex->replay_sent = 0;
+    ex->up_broken = false;
+    ex->up_done = false;
+    blk_put(&ex->down);
+    ex->down_valid = 0;
+    ex_goto(ex, EX_QUEUED);
+    ex->waiter.fresh = true;
+    timer_arm_in(&ex->client->timer, ex->px->cfg->upstream.queue_timeout);
+    upool_wait_urgent(ex->px->pool, &ex->waiter);
+}
+
+/* The response is whole and was read to its end: the lease is over, whatever the client still has
+ * to take. */
+static void LOOP_ONLY
+settle_lease(struct exchange *ex)
+{
+    struct uconn *uc = ex->uc;
+    struct conn *stream = uconn_stream(uc);
+    bool clean = ex->down == NULL || blk_len(ex->down) == ex->down_valid;
+    bool keep = ex->up_done && !ex->up_broken && clean && !ex->tunnel &&
+                http_resp_keep_alive(&ex->meta, ex->status.minor, ex->framing);
+    ex->uc = NULL;
+    if (keep && !stream->peer_closed) {
+        struct uconn_end end = {
+            .keep_alive_us = (int64_t)ex->meta.keep_alive_timeout_s * 1000000,
+            .max_left = ex->meta.keep_alive_max,
+        };
+        uconn_release(uc, &end);
+    } else {
+        uconn_close(uc, !ex->up_done ? M_CLOSE_EARLY : M_CLOSE_PEER);
+    }
+    session_leave(ex);
+}
+
+static void
+on_task(void *arg)
+{
+    thr_check_loop();
+    ex_pump(OBJ_CAST(struct exchange, arg, EXCHANGE_MAGIC));
+}
+
+/* What would have to move, and does not? Arms the timer for it. */
+static void LOOP_ONLY
+watch_for_stall(struct exchange *ex)
+{
+    const struct config *cfg = ex->px->cfg;
+    struct client *c = ex->client;
+    bool stalled = ex_has_output(ex); /* the client does not take it */
+    if (!stalled && ex->state == EX_SENDING && !ex->tunnel)
+        stalled = true; /* the client sends nothing, or the upstream takes nothing */
+    if (stalled)
+        timer_arm(&c->timer, mono_add_us(ex->progress, cfg->chmux.stall_timeout));
+    else if (ex->state == EX_RECEIVING && !ex->got_byte && cfg->upstream.response_timeout > 0)
+        timer_arm(&c->timer, mono_add_us(ex->progress, cfg->upstream.response_timeout));
+    else
+        timer_disarm(&c->timer);
+}
+
+/* Moves what can be moved, in both directions, until neither side can or the budget is spent. */
+void
+ex_pump(struct exchange *ex)
+{
+    for (int moves = 0; moves < MOVES_PER_WAKE; moves++) {
+        enum step up = STEP_DRY;
+        if (ex->state == EX_SENDING && !ex->up_broken)
+            up = ex_pump_up(ex);
+        if (up == STEP_ENDED)
+            return;
+        enum step down = ex_pump_down(ex);
+        if (down == STEP_ENDED)
+            return;
+        if (ex->phase == PHASE_END && ex->uc != NULL) {
+            settle_lease(ex);
+            ex_goto(ex, EX_FLUSHING);
+        }
+        if (ex->phase == PHASE_END && !ex_has_output(ex)) {
+            ex_finish(ex);
+            return;
+        }
+        if (up == STEP_DRY && down == STEP_DRY) {
+            watch_for_stall(ex);
+            return;
+        }
+    }
+    watch_for_stall(ex);
+    loop_defer(ex->px->loop, &ex->task, on_task, ex);
+}
+
+static void
+on_upstream(void *arg)
+{
+    thr_check_loop();
+    struct exchange *ex = OBJ_CAST(struct exchange, arg, EXCHANGE_MAGIC);
+    ex_pump(ex);
+}
+
+/* Has the client left? While a request runs nobody reads its socket, but the kernel tells. */
+static bool LOOP_ONLY
+client_left(struct exchange *ex)
+{
+    struct conn *s = &ex->client->conn;
+    if (s->peer_closed)
+        return true;
+    /* Readable while it is not being read: pipelined bytes, or a reset, which the event does not
+     * tell apart. */
+    bool reading = ex->state == EX_SENDING && !ex->up_done;
+    if (reading || !conn_readable(s))
+        return false;
+    enum io r = conn_peek(s);
+    return r == IO_EOF || r == IO_ERROR;
+}
+
+void
+exchange_on_client(struct exchange *ex)
+{
+    bool body_coming = ex->state == EX_SENDING && !http_body_is_done(&ex->up_body);
+    if (!body_coming && client_left(ex)) {
+        ex_client_gone(ex);
+        return;
+    }
+    if (ex->state != EX_QUEUED)
+        ex_pump(ex);
+}
+
+void
+exchange_on_timer(struct exchange *ex)
+{
+    if (ex->state == EX_QUEUED) {
+        ex_fail(ex, ERR_QUEUE_TIMEOUT, NULL);
+        return;
+    }
+    if (ex_has_output(ex)) {
+        metric_inc(M_STALLS_CLIENT);
+        LOG_D("client_stalled id=%" PRIu64, ex->id);
+        ex_client_gone(ex);
+        return;
+    }
+    bool upstream = ex->up_valid > 0 || ex->head_sent < ex->head.len || ex->state == EX_RECEIVING;
+    metric_inc(upstream ? M_STALLS_UPSTREAM : M_STALLS_CLIENT);
+    ex_fail(ex, upstream ? ERR_UPSTREAM_TIMEOUT : ERR_BODY_TIMEOUT, NULL);
+}
+
+void
+ex_starve(struct exchange *ex)
+{
+    struct proxy *px = ex->px;
+    if (list_linked(&ex->starved_link))
+        return;
+    list_push_back(&px->starved, &ex->starved_link);
+    if (!timer_armed(&px->starved_timer))
+        timer_arm_in(&px->starved_timer, 5000);
+}
+
+void
+exchange_on_memory(struct exchange *ex)
+{
+    ex_pump(ex);
+}
+
+static void LOOP_ONLY
+ex_lease(struct exchange *ex, struct uconn *uc)
+{
+    struct proxy *px = ex->px;
+    ex->uc = uc;
+    ex->reused = uconn_is_reused(uc);
+    ex->leased = ex->progress = loop_now(px->loop);
+    if (!ex->retried)
+        metric_observe_us(H_QUEUE_WAIT, mono_diff_us(ex->leased, ex->start));
+    if (ex->session != NULL)
+        session_ran_on(ex->session, uc);
+    ex_goto(ex, EX_SENDING);
+    uconn_set_handler(uc, on_upstream, ex);
+    if (!ex_set_host(ex)) {
+        ex_fail(ex, ERR_NOMEM, NULL);
+        return;
+    }
+    /* Only now is the body wanted, and only if the client has not begun to send it unasked. */
+    if (ex->expect && !ex->retried && blk_len(ex->up) == 0 && ex->client->in.len == 0)
+        buf_str(&ex->out, STR("HTTP/1.1 100 Continue\r\n\r\n"));
+    ex->out_ready = ex->out_mark = ex->out.len;
+    ex_pump(ex);
+}
+
+static void
+on_granted(void *arg, struct uconn *uc)
+{
+    thr_check_loop();
+    struct exchange *ex = OBJ_CAST(struct exchange, arg, EXCHANGE_MAGIC);
+    loop_label(ex->px->loop, "granted");
+    ex_lease(ex, uc);
+}
+
+static void
+on_refused(void *arg, enum err e, const char *detail)
+{
+    thr_check_loop();
+    ex_fail(OBJ_CAST(struct exchange, arg, EXCHANGE_MAGIC), e, detail);
+}
+
+/* Body bytes that came with the head wait in a buffer of their own size, not in a block. */
+static bool LOOP_ONLY
+park_body(struct exchange *ex)
+{
+    if (ex->up == NULL)
+        return true;
+    struct client *c = ex->client;
+    CHECK(c->in.len == 0);
+    buf_add(&c->in, ex->up->data + ex->up->start, blk_len(ex->up));
+    blk_put(&ex->up);
+    return buf_ok(&c->in);
+}
+
+static void LOOP_ONLY
+ex_queue(struct exchange *ex)
+{
+    struct proxy *px = ex->px;
+    if (!park_body(ex)) {
+        ex_fail(ex, ERR_NOMEM, NULL);
+        return;
+    }
+    struct str user = str_n(ex->ch.user, ex->ch.user_len);
+    metric_inc(M_QUEUE_WAITS);
+    enum err e = upool_wait(px->pool, &ex->waiter, client_flow_key(ex->client, user));
+    if (e != ERR_OK) {
+        ex_fail(ex, e, NULL);
+        return;
+    }
+    timer_arm(&ex->client->timer, mono_add_us(ex->start, px->cfg->upstream.queue_timeout));
+}
+
+/* Its turn in the session, if it has one: now a lease. */
+static void LOOP_ONLY
+ex_seek_lease(struct exchange *ex)
+{
+    struct proxy *px = ex->px;
+    struct uaddr *pin = ex->session == NULL ? NULL : session_pin(ex->session);
+    uint64_t last = ex->session == NULL ? 0 : session_last_conn(ex->session);
+    if (pin != NULL && uaddr_is_gone(pin)) {
+        ex_fail(ex, ERR_SESSION_GONE, NULL);
+        return;
+    }
+    ex->waiter =
+        (struct upool_waiter){.granted = on_granted, .failed = on_refused, .arg = ex, .pin = pin};
+    struct uconn *uc = upool_try_lease(px->pool, pin, last);
+    if (uc != NULL)
+        ex_lease(ex, uc);
+    else
+        ex_queue(ex);
+}
+
+void
+exchange_on_session(struct exchange *ex)
+{
+    CHECK(ex->state == EX_QUEUED);
+    ex_seek_lease(ex);
+}
+
+static void LOOP_ONLY
+ex_enter_session(struct exchange *ex)
+{
+    struct proxy *px = ex->px;
+    if (sessions_waiting(px->sessions) >= (size_t)px->cfg->upstream.queue_size) {
+        ex_fail(ex, ERR_QUEUE_FULL, NULL);
+        return;
+    }
+    switch (session_enter(px->sessions, ex)) {
+    case SESSION_GO: ex_seek_lease(ex); return;
+    case SESSION_NOMEM: ex_fail(ex, ERR_NOMEM, NULL); return;
+    case SESSION_WAIT: break;
+    }
+    metric_inc(M_QUEUE_WAITS);
+    if (!park_body(ex)) {
+        ex_fail(ex, ERR_NOMEM, NULL);
+        return;
+    }
+    timer_arm(&ex->client->timer, mono_add_us(ex->start, px->cfg->upstream.queue_timeout));
+}
+
+/* Copies out of the scratch head all that is needed later. */
+static bool LOOP_ONLY
+ex_take_head(struct exchange *ex, const struct http_req *r)
+{
+    ex->method = r->method;
+    ex->minor = r->minor;
+    ex->client_keep = r->keep_alive;
+    ex->expect = r->meta.expect_continue && r->minor == 1;
+    ex->upgrade = r->meta.upgrade_websocket && r->meta.conn_upgrade;
+    ex->has_body = r->framing != HTTP_BODY_NONE;
+    http_body_init(&ex->up_body, r->framing, r->meta.content_length);
+    ch_request_parse(&ex->ch, r);
+    ex->keep_replay = true; /* an empty body is held whole */
+    return ex_compose_head(ex, r);
+}
+
+void
+exchange_start(struct client *c, const struct http_req *r, struct blk *b)
+{
+    struct proxy *px = c->px;
+    struct exchange *ex = ex_get(px);
+    if (ex == NULL) {
+        /* Nothing to carry an answer with but the one made at boot. */
+        struct iovec v = {.iov_base = px->nomem_reply.p, .iov_len = px->nomem_reply.len};
+        size_t put = 0;
+        c->conn.can_write = true;
+        (void)conn_writev(&c->conn, &v, 1, &put);
+        metric_inc(M_REFUSED_MEMORY);
+        client_exchange_done(c, &b, FAREWELL_LINGER);
+        return;
+    }
+    OBJ_INIT(ex, EXCHANGE_MAGIC);
+    ex->state = EX_QUEUED;
+    ex->client = c;
+    ex->px = px;
+    ex->id = ++px->next_exchange_id;
+    ex->start = ex->progress = loop_now(px->loop);
+    ex->first = (struct mono){0};
+    c->ex = ex;
+    metric_inc(M_EXCHANGES);
+    http_meta_init(&ex->meta);
+    bool taken = ex_take_head(ex, r);
+    timer_disarm(&c->timer);
+    if (b == NULL)
+        buf_consume(&c->in, r->head_len);
+    else if (blk_len(b) > 0)
+        ex->up = b;
+    else
+        blk_put(&b);
+    if (!taken)
+        ex_fail(ex, ERR_NOMEM, NULL);
+    else if (ex->ch.has_session)
+        ex_enter_session(ex);
+    else
+        ex_seek_lease(ex);
+}

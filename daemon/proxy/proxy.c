@@ -1,0 +1,215 @@
+#include "proxy/proxy.h"
+
+#include "proxy/proxy_impl.h"
+
+#include "base/no_block.h"
+
+static void
+on_starved(void *arg)
+{
+    thr_check_loop();
+    struct proxy *px = arg;
+    struct list batch;
+    list_init(&batch);
+    struct list *node;
+    while ((node = list_first(&px->starved)) != NULL) {
+        list_remove(node);
+        list_push_back(&batch, node);
+    }
+    /* Each may starve again, and then waits for the next round. */
+    while ((node = list_first(&batch)) != NULL) {
+        list_remove(node);
+        exchange_on_memory(CONTAINER_OF(node, struct exchange, starved_link));
+    }
+}
+
+void
+proxy_check_drained(struct proxy *px)
+{
+    if (px->draining && !px->listening && px->client_count == 0 && px->kill_count == 0 &&
+        px->drain_done != NULL)
+        loop_defer(px->loop, &px->drain_task, px->drain_done, px->drain_arg);
+}
+
+/* Listeners close only after what the kernel had queued for them was taken: those clients hold a
+ * connection already. */
+static void
+on_drain_min(void *arg)
+{
+    thr_check_loop();
+    struct proxy *px = arg;
+    for (size_t i = 0; i < px->listener_count; i++) {
+        listener_accept_rest(&px->listeners[i]);
+        listener_close(&px->listeners[i]);
+    }
+    px->listening = false;
+    LIST_EACH_SAFE(node, next, &px->clients)
+    client_close_if_idle(CONTAINER_OF(node, struct client, link));
+    upool_drain(px->pool);
+    proxy_check_drained(px);
+}
+
+struct proxy *
+proxy_new(struct loop *l, const struct config *cfg, struct upool *pool)
+{
+    struct proxy *px = mem_zalloc(sizeof *px);
+    if (px == NULL)
+        return NULL;
+    px->loop = l;
+    px->cfg = cfg;
+    px->pool = pool;
+    list_init(&px->clients);
+    list_init(&px->starved);
+    list_init(&px->spare);
+    list_init(&px->kills);
+    http_req_init(&px->req);
+    timer_init(&px->starved_timer, l, on_starved, px);
+    timer_init(&px->drain_timer, l, on_drain_min, px);
+    px->sessions = sessions_new(px);
+    buf_init(&px->busy_reply, 4096);
+    buf_init(&px->nomem_reply, 4096);
+    ch_error_response(&px->busy_reply, ERR_MAX_CLIENTS, NULL, 1, false, false);
+    ch_error_response(&px->nomem_reply, ERR_NOMEM, NULL, 1, false, false);
+    int n = snprintf(px->keep_alive_lines, sizeof px->keep_alive_lines,
+        "Connection: Keep-Alive\r\nKeep-Alive: timeout=%" PRId64 "\r\n",
+        cfg->chmux.idle_timeout / 1000000);
+    px->keep_alive_len = (size_t)n;
+    if (px->sessions == NULL || !buf_ok(&px->busy_reply) || !buf_ok(&px->nomem_reply) ||
+        !timer_reserve(&px->starved_timer) || !timer_reserve(&px->drain_timer))
+        proxy_free(&px);
+    return px;
+}
+
+static bool LOOP_ONLY
+listen_one(struct proxy *px, size_t i, char *why, size_t why_len)
+{
+    const struct config_listen *cl = &px->cfg->listen[i];
+    struct listener_options o = {.backlog = (int)cl->backlog, .group = cl->group};
+    const char *parse_why = "";
+    if (!addr_parse(str_of(cl->address), &o.addr, &parse_why)) {
+        snprintf(why, why_len, "[listen %s] address %s: %s", px->cfg->listen_name[i], cl->address,
+            parse_why);
+        return false;
+    }
+    if (!addr_is_loopback(&o.addr) && !px->cfg->chmux.allow_remote) {
+        snprintf(why, why_len,
+            "[listen %s] address %s is not a loopback address: whoever reaches it could use the "
+            "pool; set allow_remote = yes in [chmux] to allow that",
+            px->cfg->listen_name[i], cl->address);
+        return false;
+    }
+    o.mode = (unsigned)strtoul(cl->mode, NULL, 8);
+    struct listener *ls = &px->listeners[px->listener_count];
+    if (!listener_open(ls, &o, why, why_len))
+        return false;
+    px->listener_name[px->listener_count++] = px->cfg->listen_name[i];
+    return true;
+}
+
+bool
+proxy_listen(struct proxy *px, char *why, size_t why_len)
+{
+    for (size_t i = 0; i < px->cfg->listen_count; i++) {
+        if (listen_one(px, i, why, why_len))
+            continue;
+        int e = px->listeners[px->listener_count].sys_errno;
+        bool no_such_family = e == EAFNOSUPPORT || e == EADDRNOTAVAIL;
+        bool last = i + 1 == px->cfg->listen_count && px->listener_count == 0;
+        if (!config_listen_is_default(px->cfg, i) || !no_such_family || last)
+            return false;
+        LOG_W("listen_skipped why=\"%s\"", why); /* a machine without IPv6 */
+    }
+    return true;
+}
+
+static void
+on_client(void *arg, int fd, const struct addr *peer)
+{
+    thr_check_loop();
+    client_accept(arg, fd, peer);
+}
+
+bool
+proxy_start(struct proxy *px)
+{
+    struct str busy = str_n(px->busy_reply.p, px->busy_reply.len);
+    for (size_t i = 0; i < px->listener_count; i++)
+        if (!listener_start(&px->listeners[i], px->loop, busy, on_client, px))
+            return false;
+    px->listening = true;
+    return true;
+}
+
+const char *
+proxy_address(const struct proxy *px, size_t i, const char **name)
+{
+    if (i >= px->listener_count)
+        return NULL;
+    *name = px->listener_name[i];
+    return px->listeners[i].text;
+}
+
+void
+proxy_drain(struct proxy *px, loop_fn done, void *arg)
+{
+    if (px->draining)
+        return;
+    px->draining = true;
+    px->drain_done = done;
+    px->drain_arg = arg;
+    metric_set(M_DRAINING, 1);
+    if (px->cfg->chmux.drain_min > 0)
+        timer_arm_in(&px->drain_timer, px->cfg->chmux.drain_min);
+    else
+        on_drain_min(px);
+}
+
+size_t
+proxy_sessions_waiting(const struct proxy *px)
+{
+    return sessions_waiting(px->sessions);
+}
+
+bool
+proxy_is_draining(const struct proxy *px)
+{
+    return px->draining;
+}
+
+size_t
+proxy_cut(struct proxy *px)
+{
+    size_t cut = 0;
+    for (size_t i = 0; i < px->listener_count; i++)
+        listener_close(&px->listeners[i]);
+    px->listening = false;
+    LIST_EACH_SAFE(node, next, &px->clients)
+    {
+        struct client *c = CONTAINER_OF(node, struct client, link);
+        cut += c->state == CLIENT_BUSY;
+        client_close(c);
+    }
+    kills_abort(px);
+    return cut;
+}
+
+void
+proxy_free(struct proxy **pp)
+{
+    struct proxy *px = *pp;
+    if (px == NULL)
+        return;
+    *pp = NULL;
+    for (size_t i = 0; i < px->listener_count; i++)
+        listener_close(&px->listeners[i]);
+    CHECK(px->client_count == 0 && px->kill_count == 0);
+    loop_undefer(&px->drain_task);
+    timer_fini(&px->starved_timer);
+    timer_fini(&px->drain_timer);
+    exchange_free_spares(px);
+    sessions_free(&px->sessions);
+    http_req_fini(&px->req);
+    buf_fini(&px->busy_reply);
+    buf_fini(&px->nomem_reply);
+    mem_free(px);
+}

@@ -1,0 +1,33 @@
+#ifndef CHMUX_PROXY_PROXY_H
+#define CHMUX_PROXY_PROXY_H
+/*
+ * proxy: what ties listeners, clients, exchanges and the upstream pool together.
+ *
+ * Ownership  Owns its listeners, clients, exchanges and sessions; borrows loop, config and pool.
+ * Threads    Loop only, but proxy_listen() (boot).
+ */
+#include "config/config.h"
+#include "net/listener.h"
+#include "upstream/upool.h"
+
+struct proxy;
+
+MUST_USE struct proxy *proxy_new(struct loop *l, const struct config *cfg, struct upool *pool)
+    LOOP_ONLY;
+/* Binds every configured address; why names the one that failed. Prints nothing. */
+MUST_USE bool proxy_listen(struct proxy *px, char *why, size_t why_len) LOOP_ONLY;
+/* Begins to accept. */
+MUST_USE bool proxy_start(struct proxy *px) LOOP_ONLY;
+/* The bound addresses, for the start-up lines: i-th, or NULL. */
+const char *proxy_address(const struct proxy *px, size_t i, const char **name) LOOP_ONLY;
+/* Drain: answers say Connection: close from now on; listeners close after drain_min, then idle
+ * clients; done(arg) runs once, when no client is left. */
+void proxy_drain(struct proxy *px, loop_fn done, void *arg) LOOP_ONLY;
+/* Requests that wait for the one before them in their session. */
+size_t proxy_sessions_waiting(const struct proxy *px) LOOP_ONLY;
+bool proxy_is_draining(const struct proxy *px) LOOP_ONLY;
+/* Cuts what still runs; how many requests that were. */
+size_t proxy_cut(struct proxy *px) LOOP_ONLY;
+/* Nobody is left: after proxy_cut() and the deferred work it left. */
+void proxy_free(struct proxy **pp) LOOP_ONLY;
+#endif
