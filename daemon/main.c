@@ -1,0 +1,401 @@
+/*
+ * main: options, boot, signals, exit.
+ *
+ * Exit codes: 0 clean; 1 could not start; 2 wrong usage or configuration; 3 the drain was cut
+ * short.
+ */
+#include <fcntl.h>
+#include <getopt.h>
+#include <signal.h>
+#include <sys/resource.h>
+#include <unistd.h>
+
+#include "admin/admin.h"
+#include "base/hash.h"
+#include "base/log.h"
+#include "base/mem.h"
+#include "config/config.h"
+#include "proxy/proxy.h"
+
+enum { EXIT_OK = 0, EXIT_START = 1, EXIT_USAGE = 2, EXIT_CUT = 3 };
+
+#define FLAGS_MAX   256
+#define FILE_MAX    (1 << 20)
+#define OTHER_FDS   64 /* stdio, epoll, listeners, admin, eventfds, DNS, files */
+#define BLOCKS_KEPT 16 /* free relay buffers kept for the next transfer */
+
+struct daemon {
+    struct config *cfg;
+    struct loop *loop;
+    struct resolver *resolver;
+    struct upool *pool;
+    struct proxy *proxy;
+    struct admin *admin;
+    struct timer drain_timer;
+    int exit_code;
+};
+
+struct command_line {
+    struct config_flag flags[FLAGS_MAX];
+    size_t flag_count;
+    char *owned[FLAGS_MAX];
+    size_t owned_count;
+    const char *file;
+    bool check, print;
+};
+
+static const char usage_text[] =
+    "usage: chmuxd [--config FILE] [--listen ADDR]... [--upstream URL[,URL]] [--pool-size N]\n"
+    "              [--admin ADDR] [--set SECTION.KEY=VALUE]... [--check | --print-config]\n"
+    "\n"
+    "A local proxy that shares a capped pool of connections to ClickHouse.\n"
+    "\n"
+    "  --config FILE          read options from FILE (INI)\n"
+    "  --listen ADDR          HOST:PORT, [V6]:PORT, unix:/path or unix:@name; may be repeated;\n"
+    "                         default 127.0.0.1:8123 and [::1]:8123; port 0 takes a free one\n"
+    "  --upstream URL[,URL]   http://HOST:PORT or https://HOST:PORT\n"
+    "  --pool-size N          upstream connections at most (default 16)\n"
+    "  --admin ADDR           serve /live, /ready and /metrics there\n"
+    "  --set SECTION.KEY=VALUE  set any option\n"
+    "  --check                check the configuration and exit\n"
+    "  --print-config         print the configuration in force, and where each value came from\n"
+    "  --version, --help\n"
+    "\n"
+    "Flags beat CHMUX_<SECTION>_<KEY> in the environment, which beats the file.\n"
+    "SIGTERM or SIGINT: finish what runs, then exit; a second one, or SIGQUIT: exit at once.\n";
+
+static bool
+add_flag(struct command_line *cl, const char *flag, const char *path, const char *value)
+{
+    if (cl->flag_count == FLAGS_MAX) {
+        fprintf(stderr, "chmuxd: more than %d options on the command line\n", FLAGS_MAX);
+        return false;
+    }
+    cl->flags[cl->flag_count++] = (struct config_flag){flag, path, value};
+    return true;
+}
+
+/* Keeps a formatted copy for as long as the command line is in use. */
+static const char *
+keep(struct command_line *cl, const char *fmt, int len, const char *s, int n)
+{
+    char *copy = NULL;
+    if (cl->owned_count == FLAGS_MAX || asprintf(&copy, fmt, len, s, n) < 0)
+        return NULL;
+    cl->owned[cl->owned_count++] = copy;
+    return copy;
+}
+
+static bool
+add_set(struct command_line *cl, const char *text)
+{
+    const char *eq = strchr(text, '=');
+    if (eq == NULL || eq == text) {
+        fprintf(stderr, "chmuxd: --set %s: want SECTION.KEY=VALUE\n", text);
+        return false;
+    }
+    const char *path = keep(cl, "%.*s", (int)(eq - text), text, 0);
+    return path != NULL && add_flag(cl, "--set", path, eq + 1);
+}
+
+static bool
+add_listen(struct command_line *cl, const char *address, int n)
+{
+    const char *path = keep(cl, "%.*sflag%d.address", 7, "listen.", n);
+    return path != NULL && add_flag(cl, "--listen", path, address);
+}
+
+/* -1: go on; else the exit code. */
+static int
+parse_command_line(struct command_line *cl, int argc, char **argv)
+{
+    static const struct option longs[] = {
+        {"config", required_argument, NULL, 'c'},
+        {"listen", required_argument, NULL, 'l'},
+        {"upstream", required_argument, NULL, 'u'},
+        {"pool-size", required_argument, NULL, 'p'},
+        {"admin", required_argument, NULL, 'a'},
+        {"set", required_argument, NULL, 's'},
+        {"check", no_argument, NULL, 'C'},
+        {"print-config", no_argument, NULL, 'P'},
+        {"version", no_argument, NULL, 'V'},
+        {"help", no_argument, NULL, 'h'},
+        {NULL, 0, NULL, 0},
+    };
+    int opt, listens = 0;
+    bool ok = true;
+    while (ok && (opt = getopt_long(argc, argv, "c:h", longs, NULL)) != -1) {
+        switch (opt) {
+        case 'c': cl->file = optarg; break;
+        case 'l': ok = add_listen(cl, optarg, ++listens); break;
+        case 'u': ok = add_flag(cl, "--upstream", "upstream.url", optarg); break;
+        case 'p': ok = add_flag(cl, "--pool-size", "upstream.pool_size", optarg); break;
+        case 'a': ok = add_flag(cl, "--admin", "admin.address", optarg); break;
+        case 's': ok = add_set(cl, optarg); break;
+        case 'C': cl->check = true; break;
+        case 'P': cl->print = true; break;
+        case 'V': printf("chmuxd %s\n", CHMUX_VERSION); return EXIT_OK;
+        case 'h': fputs(usage_text, stdout); return EXIT_OK;
+        default: fputs("Try chmuxd --help.\n", stderr); return EXIT_USAGE;
+        }
+    }
+    if (ok && optind < argc) {
+        fprintf(stderr, "chmuxd: unexpected argument: %s\nTry chmuxd --help.\n", argv[optind]);
+        ok = false;
+    }
+    return ok ? -1 : EXIT_USAGE;
+}
+
+/* The whole file, to be freed; NULL: said why. */
+static char *
+read_file(const char *name, size_t *len)
+{
+    int fd = open(name, O_RDONLY | O_CLOEXEC);
+    char *text = fd < 0 ? NULL : malloc(FILE_MAX);
+    *len = 0;
+    while (text != NULL && *len < FILE_MAX) {
+        ssize_t n = read(fd, text + *len, FILE_MAX - *len);
+        if (n < 0) {
+            free(text);
+            text = NULL;
+        } else if (n == 0) {
+            break;
+        } else {
+            *len += (size_t)n;
+        }
+    }
+    if (text == NULL) {
+        fprintf(stderr, "chmuxd: %s: %s\n", name, strerror(errno));
+    } else if (*len == FILE_MAX) {
+        fprintf(stderr, "chmuxd: %s: larger than 1 MiB, which no configuration is\n", name);
+        free(text);
+        text = NULL;
+    }
+    if (fd >= 0)
+        close(fd);
+    return text;
+}
+
+static struct config *
+load_config(const struct command_line *cl)
+{
+    extern char **environ;
+    size_t len = 0;
+    char *text = NULL;
+    if (cl->file != NULL) {
+        text = read_file(cl->file, &len);
+        if (text == NULL)
+            return NULL;
+    }
+    struct config_source src = {
+        .file_name = cl->file,
+        .file_text = str_n(text, len),
+        .environ_list = (const char *const *)environ,
+        .flags = cl->flags,
+        .flag_count = cl->flag_count,
+    };
+    struct buf errors;
+    buf_init(&errors, 1 << 20);
+    struct config *cfg = config_load(&src, &errors);
+    if (errors.len > 0)
+        fprintf(stderr, "%.*s", (int)errors.len, errors.p);
+    if (cfg == NULL && errors.len == 0)
+        fprintf(stderr, "chmuxd: out of memory\n");
+    buf_fini(&errors);
+    free(text);
+    return cfg;
+}
+
+static bool
+raise_descriptor_limit(const struct config *cfg)
+{
+    rlim_t need = (rlim_t)cfg->chmux.max_clients + (rlim_t)cfg->upstream.pool_size + OTHER_FDS;
+    struct rlimit rl;
+    if (getrlimit(RLIMIT_NOFILE, &rl) != 0)
+        return true;
+    if (rl.rlim_cur >= need)
+        return true;
+    struct rlimit want = {.rlim_cur = need, .rlim_max = rl.rlim_max < need ? need : rl.rlim_max};
+    if (setrlimit(RLIMIT_NOFILE, &want) == 0)
+        return true;
+    fprintf(stderr,
+        "chmuxd: max_clients = %" PRId64 " and pool_size = %" PRId64
+        " need %llu file descriptors, and the hard limit is %llu; lower max_clients, or raise the "
+        "limit (LimitNOFILE= under systemd, ulimit -Hn in a shell)\n",
+        cfg->chmux.max_clients, cfg->upstream.pool_size, (unsigned long long)need,
+        (unsigned long long)rl.rlim_max);
+    return false;
+}
+
+static void
+on_drained(void *arg)
+{
+    thr_check_loop();
+    struct daemon *d = arg;
+    loop_stop(d->loop);
+}
+
+static void LOOP_ONLY
+stop_now(struct daemon *d, const char *why)
+{
+    size_t cut = proxy_cut(d->proxy);
+    if (cut > 0) {
+        LOG_W("stopped why=%s requests_cut=%zu", why, cut);
+        d->exit_code = EXIT_CUT;
+    }
+    loop_stop(d->loop);
+}
+
+static void
+on_drain_timeout(void *arg)
+{
+    thr_check_loop();
+    stop_now(arg, "drain_timeout");
+}
+
+static void
+on_signal(void *arg, int signo)
+{
+    thr_check_loop();
+    struct daemon *d = arg;
+    if (signo == SIGHUP) {
+        LOG_I("reload_ignored why=\"this version reads its configuration only at start\"");
+        return;
+    }
+    if (signo == SIGQUIT || proxy_is_draining(d->proxy)) {
+        stop_now(d, signo == SIGQUIT ? "SIGQUIT" : "second_signal");
+        return;
+    }
+    LOG_I("drain_started signal=%s", signo == SIGTERM ? "SIGTERM" : "SIGINT");
+    timer_arm_in(&d->drain_timer, d->cfg->chmux.drain_min + d->cfg->chmux.drain_timeout);
+    proxy_drain(d->proxy, on_drained, d);
+}
+
+static void LOOP_ONLY
+say_addresses(const struct daemon *d)
+{
+    const char *name = NULL, *text;
+    for (size_t i = 0; (text = proxy_address(d->proxy, i, &name)) != NULL; i++)
+        printf("chmuxd: listening on %s (%s)\n", text, name);
+    if (d->admin != NULL)
+        printf("chmuxd: admin on %s\n", admin_address(d->admin));
+    fflush(stdout);
+}
+
+/* false: why holds what failed. */
+static bool LOOP_ONLY
+boot(struct daemon *d, char *why, size_t why_len)
+{
+    snprintf(why, why_len, "out of memory or file descriptors");
+    const struct config *cfg = d->cfg;
+    d->resolver = resolver_new(d->loop);
+    timer_init(&d->drain_timer, d->loop, on_drain_timeout, d);
+    if (d->resolver == NULL || !timer_reserve(&d->drain_timer) || !listener_spare_open())
+        return false;
+    d->pool =
+        upool_new(d->loop, d->resolver, &cfg->upstream, cfg->chmux.stall_timeout, why, why_len);
+    if (d->pool == NULL)
+        return false;
+    d->proxy = proxy_new(d->loop, cfg, d->pool);
+    if (d->proxy == NULL || !proxy_listen(d->proxy, why, why_len))
+        return false;
+    if (cfg->admin.address[0] != '\0') {
+        d->admin = admin_new(d->loop, cfg, d->proxy, d->pool, why, why_len);
+        if (d->admin == NULL)
+            return false;
+    }
+    static const int signals[] = {SIGTERM, SIGINT, SIGQUIT, SIGHUP};
+    for (size_t i = 0; i < COUNT_OF(signals); i++)
+        if (!loop_on_signal(d->loop, signals[i], on_signal, d))
+            return false;
+    return proxy_start(d->proxy);
+}
+
+static void LOOP_ONLY
+shut_down(struct daemon *d)
+{
+    if (d->proxy != NULL)
+        (void)proxy_cut(d->proxy);
+    if (d->loop != NULL)
+        loop_run_deferred(d->loop);
+    admin_free(&d->admin);
+    proxy_free(&d->proxy);
+    upool_free(&d->pool);
+    resolver_free(&d->resolver);
+    timer_fini(&d->drain_timer);
+    loop_free(&d->loop);
+}
+
+static int LOOP_ONLY
+run(struct daemon *d)
+{
+    char why[512];
+    if (!boot(d, why, sizeof why)) {
+        fprintf(stderr, "chmuxd: %s\n", why);
+        shut_down(d);
+        return EXIT_START;
+    }
+    say_addresses(d);
+    upool_start(d->pool);
+    loop_run(d->loop);
+    shut_down(d);
+    LOG_I("stopped exit=%d", d->exit_code);
+    return d->exit_code;
+}
+
+static int
+run_daemon(struct config *cfg)
+{
+    if (!raise_descriptor_limit(cfg))
+        return EXIT_START;
+    (void)signal(SIGPIPE, SIG_IGN);
+    random_init();
+    mem_init(cfg->chmux.memory_limit, cfg->chmux.buffer_size, BLOCKS_KEPT);
+    check_set_dump(log_dump_tail);
+    if (!log_start(cfg->log.level, cfg->log.format, cfg->log.ring_size)) {
+        fprintf(stderr, "chmuxd: cannot start the log thread: %s\n", strerror(errno));
+        return EXIT_START;
+    }
+    struct daemon d = {.cfg = cfg};
+    d.loop = loop_new();
+    int code = EXIT_START;
+    if (d.loop != NULL) {
+        thr_check_loop();
+        code = run(&d);
+    } else {
+        fprintf(stderr, "chmuxd: cannot make an event loop: %s\n", strerror(errno));
+    }
+    log_stop();
+    mem_fini();
+    return code;
+}
+
+int
+main(int argc, char **argv)
+{
+    struct command_line cl = {0};
+    int code = parse_command_line(&cl, argc, argv);
+    struct config *cfg = NULL;
+    if (code < 0) {
+        cfg = load_config(&cl);
+        code = cfg == NULL ? EXIT_USAGE : -1;
+    }
+    if (code < 0 && cl.print) {
+        struct buf out;
+        buf_init(&out, 1 << 20);
+        config_print(cfg, &out);
+        printf("%.*s", (int)out.len, out.p);
+        buf_fini(&out);
+        code = EXIT_OK;
+    }
+    if (code < 0 && cl.check) {
+        printf("chmuxd: the configuration is valid\n");
+        code = EXIT_OK;
+    }
+    if (code < 0)
+        code = run_daemon(cfg);
+    config_free(&cfg);
+    for (size_t i = 0; i < cl.owned_count; i++)
+        free(cl.owned[i]);
+    return code;
+}
