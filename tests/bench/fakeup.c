@@ -16,8 +16,10 @@
 #include "stream.h"
 #include "util.h"
 
+#include <netinet/tcp.h>
 #include <signal.h>
 #include <sys/epoll.h>
+#include <sys/prctl.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -355,6 +357,10 @@ conn_run(struct conn *c)
         case PHASE_SEND: more = write_some(&c); break;
         }
     }
+    /* The budget is spent, not the work: come back at once, after the others. Only a write or a
+     * record inside OpenSSL can be left without an event of its own. */
+    if (c != NULL && more && (c->phase == PHASE_SEND || c->io.tls != NULL))
+        arm(c, EPOLLOUT | EPOLLRDHUP);
 }
 
 static void
@@ -475,7 +481,7 @@ int
 main(int argc, char **argv)
 {
     struct sockaddr_in at = parse_addr("127.0.0.1:0");
-    const char *cert = NULL, *key = NULL, *version = "1.3";
+    const char *cert = NULL, *key = NULL, *version = "1.3", *congestion = NULL;
     for (int i = 1; i < argc; i += 2) {
         const char *value = i + 1 < argc ? argv[i + 1] : "";
         if (strcmp(argv[i], "--listen") == 0)
@@ -488,15 +494,22 @@ main(int argc, char **argv)
             key = value;
         else if (strcmp(argv[i], "--tls") == 0)
             version = value;
+        else if (strcmp(argv[i], "--congestion") == 0)
+            congestion = value;
         else
-            die("usage: fakeup [--listen A:P] [--delay-ms D] [--cert F --key F [--tls 1.2|1.3]]");
+            die("usage: fakeup [--listen A:P] [--delay-ms D] [--congestion NAME] "
+                "[--cert F --key F [--tls 1.2|1.3]]");
     }
     signal(SIGPIPE, SIG_IGN);
     raise_nofile(16384);
     pattern_init();
     if (cert != NULL && key != NULL)
         tls_ctx = tls_server_ctx(cert, key, version);
+    prctl(PR_SET_TIMERSLACK, 1UL); /* 50 us by default, on each delayed answer */
     int listen_fd = listen_on(&at);
+    if (congestion != NULL && setsockopt(listen_fd, IPPROTO_TCP, TCP_CONGESTION, congestion,
+                                  (socklen_t)strlen(congestion)) != 0)
+        die("fakeup: %s: %s", congestion, strerror(errno));
     at.sin_port = 0;
     int stats_fd = listen_on(&at);
     printf("{\"port\":%u,\"stats_port\":%u}\n", bound_port(listen_fd), bound_port(stats_fd));

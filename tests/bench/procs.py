@@ -99,10 +99,14 @@ class Proc:
 
 
 class Upstream(Proc):
-    def __init__(self, address="127.0.0.1", tls=None, prefix=(), delay_ms=0):
+    """fakeup. congestion: the control its connections use; the machine's default otherwise."""
+
+    def __init__(self, address="127.0.0.1", tls=None, prefix=(), delay_ms=0, congestion=None):
         argv = [os.path.join(BUILD, "fakeup"), "--listen", address + ":0"]
         if delay_ms:
             argv += ["--delay-ms", str(delay_ms)]
+        if congestion:
+            argv += ["--congestion", congestion]
         if tls:
             argv += ["--cert", CERTS.cert, "--key", CERTS.key, "--tls", tls]
         super().__init__(argv, PEER_CORE, prefix)
@@ -287,7 +291,7 @@ http {{
                  busy="8k", body_buffer="16k", multi_accept="off", connections=19000)
         s.update(settings)
         tls = ("proxy_ssl_trusted_certificate %s; proxy_ssl_verify on; proxy_ssl_name localhost;"
-               "proxy_ssl_session_reuse on;" % CERTS.ca) if self.upstream.tls else ""
+               "proxy_ssl_session_reuse on; proxy_ssl_protocols TLSv1.2 TLSv1.3;" % CERTS.ca) if self.upstream.tls else ""
         conf = self.CONF.format(
             master="off" if alone else "on", dir=self.dir, port=self.port, tls=tls,
             upstream=self.upstream_at, scheme="https" if self.upstream.tls else "http", **s)
@@ -372,9 +376,8 @@ class FarNamespace:
         self._ip("-n", self.name, "addr", "add", self.here + "/24", "dev", "bench0")
         for interface in ("all", "bench0"):  # packets come from an address of our own network
             self._sysctl("net.ipv4.conf.%s.rp_filter" % interface, 0)
-        # Every run starts like the first; slow start as on a stock server.
+        # Every run starts like the first.
         self._sysctl("net.ipv4.tcp_no_metrics_save", 1)
-        self._sysctl("net.ipv4.tcp_congestion_control", "cubic")
 
     def stop(self):
         if self.tun:
