@@ -9,7 +9,7 @@
 #include "http/http.h"
 
 #define CH_USER_MAX 128
-#define CH_ID_MAX 256
+#define CH_ID_MAX   256
 
 /* URL parameters, decoded one at a time without allocating. name and value are raw (still
  * percent-encoded) spans of the target. Empty parameters are skipped. */
@@ -30,21 +30,23 @@ enum ch_class {
     CH_READ,    /* SELECT, WITH .. SELECT, SHOW, DESCRIBE, EXISTS, EXPLAIN, no INSERT anywhere */
     CH_INSERT,  /* INSERT with its data in the body, or VALUES: never sent twice, never killed */
     CH_INSERT_SELECT, /* INSERT ... SELECT without data: killed, never sent twice */
-    CH_OTHER,   /* DDL, SET, KILL, ...: never sent twice */
+    CH_OTHER,         /* DDL, SET, KILL, ...: never sent twice */
 };
-/* By the first words, after comments, spaces and opening parentheses. text may be cut at the end. */
+/* By the first words, after comments, spaces and parentheses. sql may be cut at its end. In doubt:
+ * CH_UNKNOWN, CH_OTHER or CH_INSERT, never CH_READ. */
 enum ch_class ch_classify(struct str sql, bool text_is_whole);
 
 /* Everything chmux needs to know of a request, filled from its head in one pass. */
 struct ch_request {
-    bool is_query;       /* path / or /query: runs SQL (GET / and GET /ping do not) */
-    bool has_query_id;   /* by parameter or header */
+    bool is_query;     /* path / or /query: runs SQL (GET / and GET /ping do not) */
+    bool has_query_id; /* by parameter or header; an empty one counts: the server then makes its
+                          own, and none can be added */
     bool has_session;
-    bool compressed;     /* Content-Encoding other than identity, or decompress=1: body unreadable */
+    bool compressed; /* Content-Encoding other than identity, or decompress=1: body unreadable */
     bool multipart;
-    bool url_query;      /* a query= parameter is present and not empty */
-    bool readonly_method;/* GET or HEAD: ClickHouse runs them with readonly=2 */
-    enum ch_class url_class; /* of the query= parameter; CH_UNKNOWN without one */
+    bool url_query;             /* a query= parameter is present and not empty */
+    bool readonly_method;       /* GET or HEAD: ClickHouse runs them with readonly=2 */
+    enum ch_class url_class;    /* of the query= parameter; CH_UNKNOWN without one */
     uint64_t session_timeout_s; /* default 60, at most 3600 */
     /* Decoded, cut at the array's size; user is "default" when nothing names one. A cut user or
      * session id ends in a hash of the whole, so two long ones never become one. */
@@ -58,7 +60,8 @@ struct ch_request {
 /* Precedence as the server's: URL user beats Authorization, parameter beats header for query_id. */
 void ch_request_parse(struct ch_request *out, const struct http_req *r);
 /* Class of the whole query: the URL's text, a newline, and what of the body is at hand. */
-enum ch_class ch_request_class(const struct ch_request *q, const struct http_req *r, struct str body, bool body_is_whole);
+enum ch_class ch_request_class(
+    const struct ch_request *q, const struct http_req *r, struct str body, bool body_is_whole);
 
 /* Appends target with query_id=ID put in front of its other parameters ("?" added where there was
  * none; a fragment stays behind). id needs no escaping (a UUID). false: target was appended as it
@@ -74,14 +77,16 @@ void ch_kill_request(struct buf *out, const struct http_req *r, struct str host,
  * not empty, follows the reason after ": ". */
 void ch_error_body(struct buf *out, enum err e, const char *detail);
 /* A whole response: status line, Content-Type, X-ClickHouse-Exception-Code, X-Chmux-Error,
- * Retry-After where err.def says so, Content-Length, Connection: close or Keep-Alive, body (left out
- * for HEAD). minor 0 answers HTTP/1.0. */
-void ch_error_response(struct buf *out, enum err e, const char *detail, int minor, bool keep_alive, bool head);
+ * Retry-After where err.def says so, Content-Length, Connection: close or Keep-Alive, body (left
+ * out for HEAD). minor 0 answers HTTP/1.0. */
+void ch_error_response(
+    struct buf *out, enum err e, const char *detail, int minor, bool keep_alive, bool head);
 /* An Exception packet of the native protocol, for a native client that came to the HTTP port
  * (its hello begins with byte 0x00 and the length-prefixed client name). */
 void ch_native_exception(struct buf *out, int code, const char *message);
 
 /* The target with secrets masked for logs: password, and any *token*, *secret*, *key* parameter
- * value becomes "***"; other bytes as they are, control characters as %XX; cut at max with "...". */
+ * value becomes "***", as do a fragment and a user:password@; other bytes as they are, control
+ * characters as %XX; cut at max bytes, of which the last three are "...". */
 void ch_mask_target(struct buf *out, struct str target, size_t max);
 #endif

@@ -17,7 +17,7 @@
 #include "net/addr.h"
 #include "rt/loop.h"
 
-#define RESOLVER_MAX_JOBS 64
+#define RESOLVER_MAX_JOBS  64
 #define RESOLVER_MAX_ADDRS 16
 
 struct resolver;
@@ -25,12 +25,15 @@ struct resolver_job;
 
 /* addrs in getaddrinfo's order (RFC 6724), at most RESOLVER_MAX_ADDRS, duplicates removed; count 0:
  * failed, and why is getaddrinfo's text. Borrowed for the call. */
-typedef void (*resolver_fn)(void *arg, const struct addr *addrs, size_t count, const char *why); /* on the loop */
+typedef void (*resolver_fn)(
+    void *arg, const struct addr *addrs, size_t count, const char *why); /* on the loop */
 
 MUST_USE struct resolver *resolver_new(struct loop *l) LOOP_ONLY;
 void resolver_free(struct resolver **rp) LOOP_ONLY;
-/* fn is called exactly once, never before this returns, unless cancelled. NULL: full or no memory. */
-MUST_USE struct resolver_job *resolver_start(struct resolver *r, const char *host, uint16_t port, resolver_fn fn, void *arg) LOOP_ONLY;
+/* fn is called exactly once, never before this returns, unless cancelled. NULL: full, or no memory
+ * or thread to be had. */
+MUST_USE struct resolver_job *resolver_start(
+    struct resolver *r, const char *host, uint16_t port, resolver_fn fn, void *arg) LOOP_ONLY;
 /* Nulls *jp; fn will not be called. */
 void resolver_cancel(struct resolver_job **jp) LOOP_ONLY;
 #endif

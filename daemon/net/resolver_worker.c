@@ -5,6 +5,8 @@
 
 #include "base/mem.h"
 
+/* not on the loop: this is the helper thread, here for the sake of getaddrinfo() */
+
 static bool
 known(const struct addr *addrs, size_t count, const struct addr *a)
 {

@@ -38,5 +38,6 @@ bool tls_was_resumed(const SSL *s);
  * issuer (self-signed certificate in chain); see tls_ca_file", "the server speaks plain HTTP; use
  * http://", "handshake cut by the server", "the server wants a client certificate", "no common TLS
  * version". Empties the error queue. io_result is what SSL_do_handshake() returned. */
-void tls_why(SSL *s, int io_result, int sys_errno, const char *server_name, char *out, size_t out_len);
+void tls_why(
+    SSL *s, int io_result, int sys_errno, const char *server_name, char *out, size_t out_len);
 #endif

@@ -5,6 +5,8 @@
 
 #include "base/mem.h"
 
+/* not on the loop: bq_pop_wait() sleeps, which its WORKER_ONLY mark keeps off the loop thread */
+
 struct bq {
     pthread_mutex_t lock;
     pthread_cond_t not_empty;
