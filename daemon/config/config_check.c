@@ -92,8 +92,6 @@ check_orders(struct config_loader *l)
         SUBJECT(upstream, "eject_max"), c->upstream.eject_max);
     check_order(l, SUBJECT(upstream, "min_idle"), c->upstream.min_idle,
         SUBJECT(upstream, "pool_size"), c->upstream.pool_size);
-    check_order(l, SUBJECT(chmux, "drain_min"), c->chmux.drain_min, SUBJECT(chmux, "drain_timeout"),
-        c->chmux.drain_timeout);
 }
 
 /* Every connection of the pool at full speed must not use up what clients need to get in. */

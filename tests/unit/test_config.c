@@ -349,9 +349,6 @@ test_options_that_contradict_each_other(void **state)
     /* The complaint goes to what was set last. */
     REFUSED("--pool-size: min_idle (5) is more than pool_size (4); lower one or raise the other\n",
         .file = "[upstream]\nmin_idle = 5\n", FLAGS({"--pool-size", "upstream.pool_size", "4"}));
-    REFUSED("t.conf:2: [chmux] drain_min: drain_min (1m) is more than drain_timeout (30s); lower "
-            "one or raise the other\n",
-        .file = "[chmux]\ndrain_min = 1m\n");
     struct config *c = LOADED(FLAGS(SET("chmux.memory_limit", "8m"))); /* just fits */
     config_free(&c);
     REFUSED("--pool-size: pool_size (17) times 2 buffers of buffer_size (128k) is 4352k, more than "
