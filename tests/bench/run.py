@@ -3,7 +3,8 @@
 
   tests/bench/run.py                    all rows, 5 rounds (about 15 minutes)
   tests/bench/run.py --quick            a few seconds per row: does everything still run?
-  tests/bench/run.py --rows keepalive,idle --md out.md --json out.json
+  tests/bench/run.py --rows keepalive,idle --json build/bench.json --md docs/PERFORMANCE.md
+                                        some rows again; the others stay as they were
 
 The daemon is $CHMUXD, else build/release/chmuxd. Loopback and a network namespace of its own only;
 whatever was started is ended by its pid. Exit status 0 when all rows ran and, for chmux, nothing
@@ -20,7 +21,6 @@ import sys
 import time
 
 import procs
-from report import Table
 from rows import ROWS, Run
 
 
@@ -32,8 +32,10 @@ def arguments():
     p.add_argument("--rows", help="comma separated, of: " + ", ".join(ROWS))
     p.add_argument("--proxies", default="chmux,nginx,haproxy")
     p.add_argument("--no-instructions", action="store_true", help="leave callgrind out (slow)")
-    p.add_argument("--md", metavar="FILE", help="write Markdown tables; - for stdout")
-    p.add_argument("--json", metavar="FILE", help="write every single figure")
+    p.add_argument("--md", metavar="FILE", help="write Markdown tables, into the marked part of "
+                   "FILE if it has one; - for stdout")
+    p.add_argument("--json", metavar="FILE", help="write every single figure; rows that FILE holds "
+                   "already and are not run now stay")
     p.add_argument("--strict", action="store_true", help="fail when a figure is not reached")
     a = p.parse_args()
     a.rows = a.rows.split(",") if a.rows else list(ROWS)
@@ -75,17 +77,53 @@ def machine(proxies):
     return facts + [(name, procs.PROXIES[name].version()) for name in proxies]
 
 
-def markdown(facts, tables):
+BEGIN, END = "<!-- begin: tests/bench/run.py --md -->", "<!-- end: tests/bench/run.py --md -->"
+
+
+def markdown(facts, rows):
+    """The tables in the order of ROWS; one of an earlier run says so."""
     lines = ["| | |", "|---|---|"] + ["| %s | %s |" % f for f in facts] + [""]
-    return "\n".join(lines) + "\n" + "\n".join(t.markdown() for t in tables)
+    for name in ROWS:
+        if name not in rows:
+            continue
+        row = rows[name]
+        lines.append(row["markdown"])
+        if row["when"] != dict(facts)["when"]:
+            lines.append("- measured %s, commit %s, by `%s`\n" % (
+                row["when"], row["commit"], row["command"]))
+    return "\n".join(lines)
 
 
-def write(path, text):
+def write_markdown(path, text):
+    """Into the marked part of a file that has one, else as the whole file."""
     if path == "-":
         print(text)
-    elif path:
+        return
+    old = ""
+    if os.path.exists(path):
+        with open(path) as f:
+            old = f.read()
+    if BEGIN in old and END in old:
+        text = old[:old.index(BEGIN)] + BEGIN + "\n" + text + old[old.index(END):]
+    with open(path, "w") as f:
+        f.write(text)
+
+
+def merge_json(path, facts, tables):
+    """This run's rows over those the file holds already."""
+    rows = {}
+    if path and os.path.exists(path):
+        with open(path) as f:
+            rows = json.load(f)["rows"]
+    facts = dict(facts)
+    for t in tables:
+        rows[t.name] = dict(t.raw(), markdown=t.markdown(), when=facts["when"],
+                            commit=facts["commit"], command=facts["command"])
+    if path:
         with open(path, "w") as f:
-            f.write(text)
+            json.dump({"machine": facts, "rows": rows}, f, indent=1)
+            f.write("\n")
+    return rows
 
 
 def run_rows(a):
@@ -115,9 +153,9 @@ def main():
         tables, failed = run_rows(a)
     finally:
         procs.CERTS.remove()
-    write(a.md, markdown(facts, tables))
-    write(a.json, json.dumps({"machine": dict(facts),
-                              "rows": {t.name: t.raw() for t in tables}}, indent=1) + "\n")
+    rows = merge_json(a.json, facts, tables)
+    if a.md:
+        write_markdown(a.md, markdown(facts, rows))
     missed = [(t.name, text) for t in tables for text, ok in t.reached if not ok]
     print("\n%d rows, %d failed, %d figures not reached" % (len(a.rows), len(failed), len(missed)))
     for name, text in missed:
