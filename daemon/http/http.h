@@ -89,17 +89,17 @@ struct http_meta {
     uint64_t keep_alive_timeout_s; /* Keep-Alive: timeout=, capped at 1 day; 0: not said */
     uint64_t keep_alive_max; /* Keep-Alive: max=; UINT64_MAX: not said. timeout=0 makes it 0 */
     bool has_length, has_te;
-    bool te_chunked; /* Transfer-Encoding is exactly "chunked" */
+    bool te_chunked; /* Transfer-Encoding is exactly "chunked", and no tab beside it */
     bool conn_close, conn_keep_alive, conn_upgrade;
     bool conn_other; /* Connection names fields: they are hop-by-hop too */
     bool upgrade_websocket;
     bool expect_continue, expect_other;
 };
 void http_meta_init(struct http_meta *m);
-/* ERR_OK, or ERR_BAD_REQUEST: Content-Length that is not one decimal number up to 2^63-1, a list
- * ("5, 5"), or a second Content-Length field, be it equal (lines are forwarded as they came, so
- * the repair RFC 9110 section 8.6 allows is not ours to make). Content-Length beside
- * Transfer-Encoding is found by http_req_parse() and http_resp_framing(). */
+/* ERR_OK, or ERR_BAD_REQUEST: Content-Length that is not one decimal number up to 2^63-1 with at
+ * most spaces around it, a list ("5, 5"), or a second Content-Length field, be it equal (lines are
+ * forwarded as they came, so the repair RFC 9110 section 8.6 allows is not ours to make).
+ * Content-Length beside Transfer-Encoding is found by http_req_parse() and http_resp_framing(). */
 MUST_USE enum err http_meta_add(struct http_meta *m, const struct http_field *f);
 /* Is this field one a proxy must not pass on as it came? Names listed in Connection are the
  * caller's to check with http_conn_lists() when conn_other is set. Upgrade and Connection pass only
@@ -174,6 +174,7 @@ bool http_resp_keep_alive(const struct http_meta *m, int minor, enum http_framin
 struct http_body {
     enum http_framing framing;
     uint8_t state;        /* private */
+    uint8_t match;        /* private: which framing names a trailer name may become */
     uint64_t left;        /* of the length, or of the current chunk's payload */
     uint64_t total;       /* payload bytes seen so far */
     uint32_t line_len;    /* private: length of the chunk-size or trailer line so far */
@@ -188,7 +189,8 @@ enum http_body_result {
     HTTP_BODY_MORE, /* all of s belongs to the message, and more must come */
     HTTP_BODY_DONE, /* the message ends at *used */
     HTTP_BODY_BAD,  /* framing broken at *used: bad size, size over 2^63-1, missing CRLF, bare LF,
-                       bad extension or trailer, line over 8 KiB, trailers over 64 KiB */
+                       bad extension or trailer, Content-Length or Transfer-Encoding as a trailer,
+                       line over 8 KiB, trailers over 64 KiB */
 };
 /* Scans s: *used bytes belong to this message and are valid framing so far. */
 enum http_body_result http_body_scan(struct http_body *b, struct str s, size_t *used);

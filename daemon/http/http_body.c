@@ -84,6 +84,27 @@ on_size(struct http_body *b, enum body_state st, char c)
     return ST_SIZE;
 }
 
+/* RFC 9110 section 6.5.1: what frames a message must not come after it. */
+static const struct str framing_names[] = {{"content-length", 14}, {"transfer-encoding", 17}};
+
+/* b->match has a bit for each framing name that the trailer name begins with so far. */
+static void
+match_framing_name(struct http_body *b, size_t at, char c)
+{
+    for (unsigned i = 0; i < COUNT_OF(framing_names); i++)
+        if (at >= framing_names[i].len || framing_names[i].p[at] != ascii_lower(c))
+            b->match &= (uint8_t) ~(1u << i);
+}
+
+static bool
+is_framing_name(const struct http_body *b, size_t len)
+{
+    for (unsigned i = 0; i < COUNT_OF(framing_names); i++)
+        if ((b->match >> i & 1) != 0 && framing_names[i].len == len)
+            return true;
+    return false;
+}
+
 static enum body_state
 on_trailer(struct http_body *b, enum body_state st, char c)
 {
@@ -97,9 +118,13 @@ on_trailer(struct http_body *b, enum body_state st, char c)
         return http_is_text_ch(c) ? ST_TRAILER_VALUE : bad(b, "control character in a trailer");
     }
     if (c == ':' && st == ST_TRAILER_NAME)
-        return ST_TRAILER_VALUE;
+        return is_framing_name(b, b->line_len - 1) ? bad(b, "framing field in the trailers")
+                                                   : ST_TRAILER_VALUE;
     if (!http_is_token_ch(c))
         return bad(b, "bad character in a trailer name");
+    if (st == ST_TRAILER_FIRST)
+        b->match = UINT8_MAX;
+    match_framing_name(b, b->line_len - 1, c);
     b->has_trailers = true;
     return ST_TRAILER_NAME;
 }

@@ -54,10 +54,17 @@ add_keep_alive(struct http_meta *m, struct str value)
     }
 }
 
-static enum err
-add_content_length(struct http_meta *m, struct str value)
+/* A tab beside the value is legal, but parsers differ over it, and these lines pass as they are. */
+static bool
+has_tab(const struct http_field *f)
 {
-    if (m->has_length || !str_to_u64(value, INT64_MAX, &m->content_length))
+    return str_find(f->line, '\t') >= 0;
+}
+
+static enum err
+add_content_length(struct http_meta *m, const struct http_field *f)
+{
+    if (m->has_length || has_tab(f) || !str_to_u64(f->value, INT64_MAX, &m->content_length))
         return ERR_BAD_REQUEST;
     m->has_length = true;
     return ERR_OK;
@@ -76,10 +83,10 @@ enum err
 http_meta_add(struct http_meta *m, const struct http_field *f)
 {
     switch (f->id) {
-    case HTTP_F_CONTENT_LENGTH: return add_content_length(m, f->value);
+    case HTTP_F_CONTENT_LENGTH: return add_content_length(m, f);
     case HTTP_F_TRANSFER_ENCODING:
         /* Two fields are one list, and a list is not exactly "chunked". */
-        m->te_chunked = !m->has_te && http_eq_lower(f->value, STR("chunked"));
+        m->te_chunked = !m->has_te && !has_tab(f) && http_eq_lower(f->value, STR("chunked"));
         m->has_te = true;
         break;
     case HTTP_F_CONNECTION: add_connection(m, f->value); break;

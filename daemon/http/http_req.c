@@ -79,6 +79,8 @@ parse_method(struct http_req *r, struct str s, size_t *at, enum err *e)
         return bad(r, e, ERR_BAD_REQUEST, "request line does not begin with a method and a space");
     }
     r->method_text = str_n(p, n);
+    if (UNLIKELY(str_eq(r->method_text, STR("PRI")))) /* RFC 9113 section 3.4 */
+        return bad(r, e, ERR_BAD_VERSION, "this looks like HTTP/2, but this port speaks HTTP/1.1");
     r->method = method_of(r->method_text);
     *at += n + 1;
     return HTTP_OK;
@@ -242,6 +244,9 @@ decide(struct http_req *r, enum err *e)
     } else {
         r->no_length = expects_body(r);
     }
+    /* RFC 9110 section 9.3.6: it has no content, and to other parsers what follows is a tunnel. */
+    if (UNLIKELY(r->method == HTTP_M_CONNECT && r->framing != HTTP_BODY_NONE))
+        return bad(r, e, ERR_BAD_REQUEST, "CONNECT with a body");
     r->keep_alive = r->minor == 1 && !m->conn_close;
     if (r->minor == 0)
         m->expect_continue = false; /* RFC 9110 section 10.1.1: a 1.0 client knows no 100 */

@@ -19,13 +19,14 @@ struct row {
         name, STR(text rest), HTTP_BODY_BAD, sizeof(text) - 1, NULL, why, false                    \
     }
 
-#define WHY_SIZE  "bad character in a chunk size"
-#define WHY_NOHEX "chunk size is not a hex number"
-#define WHY_LF    "CR without LF in the chunk framing"
-#define WHY_END   "chunk is not followed by CRLF"
-#define WHY_NAME  "bad character in a trailer name"
-#define WHY_OVER  "chunk size over 2^63-1"
-#define ZEROS     "0000000000000000000000000000000000000000"
+#define WHY_SIZE    "bad character in a chunk size"
+#define WHY_NOHEX   "chunk size is not a hex number"
+#define WHY_LF      "CR without LF in the chunk framing"
+#define WHY_END     "chunk is not followed by CRLF"
+#define WHY_NAME    "bad character in a trailer name"
+#define WHY_FRAMING "framing field in the trailers"
+#define WHY_OVER    "chunk size over 2^63-1"
+#define ZEROS       "0000000000000000000000000000000000000000"
 
 static const struct row rows[] = {
     DONE("one chunk", "2\r\n1\n\r\n0\r\n\r\n", "", "1\n", false),
@@ -43,6 +44,12 @@ static const struct row rows[] = {
         "a", false),
     DONE("empty extension", "1;\r\na\r\n0;;\r\n\r\n", "", "a", false),
     DONE("trailers", "0\r\nX-A: b\r\nX-C:\td \x80\r\nX-E:\r\n\r\n", "rest", "", true),
+    DONE("trailers with names like framing ones",
+        "0\r\nContent-Lengt: 5\r\nContent-Length2: 5\r\ncTransfer-Encoding: a\r\n\r\n", "", "",
+        true),
+    BAD("Content-Length as a trailer", "0\r\nX: y\r\nCONTENT-length", ": 5\r\n\r\n", WHY_FRAMING),
+    BAD("Transfer-Encoding as a trailer", "0\r\nTransfer-Encoding", ": chunked\r\n\r\n",
+        WHY_FRAMING),
     BAD("empty size", "", "\r\n\r\n", WHY_NOHEX),
     BAD("space before the size", "", " 1\r\na\r\n", WHY_NOHEX),
     BAD("sign", "", "-1\r\na\r\n", WHY_NOHEX),

@@ -32,6 +32,7 @@ struct row {
 #define WHY_VER     "request line does not end in HTTP/1.1 and CRLF"
 #define WHY_LENGTH  "Content-Length is not one decimal number, or is given twice"
 #define WHY_TE      "Transfer-Encoding is not exactly \"chunked\""
+#define WHY_H2      "this looks like HTTP/2, but this port speaks HTTP/1.1"
 #define WHY_LEADING "too many empty lines, or a bare CR, before the request"
 
 static const struct row rows[] = {
@@ -45,7 +46,7 @@ static const struct row rows[] = {
         "GET with a body", "GET / HTTP/1.1\r\nContent-Length: 3\r\n\r\n", HTTP_BODY_LENGTH, true),
     OK_ROW("chunked", "POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n", HTTP_BODY_CHUNKED,
         true),
-    OK_ROW("chunked in capitals", "POST / HTTP/1.1\r\ntransfer-encoding:\tCHUNKED \r\n\r\n",
+    OK_ROW("chunked in capitals", "POST / HTTP/1.1\r\ntransfer-encoding:  CHUNKED \r\n\r\n",
         HTTP_BODY_CHUNKED, true),
     OK_ROW("close", "GET / HTTP/1.1\r\nConnection: x, Close\r\n\r\n", HTTP_BODY_NONE, false),
     OK_ROW("HTTP/1.0", "GET / HTTP/1.0\r\n\r\n", HTTP_BODY_NONE, false),
@@ -103,8 +104,8 @@ static const struct row rows[] = {
     BAD_ROW("request line with a bare CR", "GET / HTTP/1.1\rX\r\n\r\n", WHY_VER),
     REFUSED("HTTP/2.0", "GET / HTTP/2.0\r\n\r\n", ERR_BAD_VERSION, "HTTP version is not 1.x"),
     REFUSED("HTTP/0.9", "GET / HTTP/0.9\r\n\r\n", ERR_BAD_VERSION, "HTTP version is not 1.x"),
-    REFUSED("h2 preface", "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", ERR_BAD_VERSION,
-        "HTTP version is not 1.x"),
+    REFUSED("h2 preface", "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", ERR_BAD_VERSION, WHY_H2),
+    REFUSED("method PRI in HTTP/1.1", "PRI * HTTP/1.1\r\n\r\n", ERR_BAD_VERSION, WHY_H2),
     BAD_ROW("five leading CRLFs", "\r\n\r\n\r\n\r\n\r\nGET / HTTP/1.1\r\n\r\n", WHY_LEADING),
     BAD_ROW("leading bare CR", "\rGET / HTTP/1.1\r\n\r\n", WHY_LEADING),
     BAD_ROW("leading bare LF", "\nGET / HTTP/1.1\r\n\r\n", WHY_LINE),
@@ -138,6 +139,15 @@ static const struct row rows[] = {
         "POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\nContent-Length: 5\r\n\r\n",
         "Content-Length beside Transfer-Encoding"),
     BAD_ROW("gzip, chunked", "POST / HTTP/1.1\r\nTransfer-Encoding: gzip, chunked\r\n\r\n", WHY_TE),
+    BAD_ROW(
+        "tab before the coding", "POST / HTTP/1.1\r\nTransfer-Encoding:\tchunked\r\n\r\n", WHY_TE),
+    BAD_ROW(
+        "tab after the coding", "POST / HTTP/1.1\r\nTransfer-Encoding: chunked\t\r\n\r\n", WHY_TE),
+    BAD_ROW("tab after the length", "POST / HTTP/1.1\r\nContent-Length: 5\t\r\n\r\n", WHY_LENGTH),
+    BAD_ROW("CONNECT with a length", "CONNECT h:1 HTTP/1.1\r\nContent-Length: 0\r\n\r\n",
+        "CONNECT with a body"),
+    BAD_ROW("CONNECT with chunks", "CONNECT h:1 HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n",
+        "CONNECT with a body"),
     BAD_ROW("identity", "POST / HTTP/1.1\r\nTransfer-Encoding: identity\r\n\r\n", WHY_TE),
     BAD_ROW("empty Transfer-Encoding", "POST / HTTP/1.1\r\nTransfer-Encoding:\r\n\r\n", WHY_TE),
     BAD_ROW("chunked twice",
