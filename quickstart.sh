@@ -135,6 +135,7 @@ started_or_ended() {
 start_chmuxd() {
     local pid
     note "starting chmuxd"
+    : >"$state/chmuxd.out"
     setsid nohup "$chmuxd" --listen "$(address 8123)" --admin "$(address 8124)" \
         --upstream "$upstream" >"$state/chmuxd.out" 2>"$state/chmuxd.log" </dev/null &
     pid=$!
