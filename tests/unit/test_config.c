@@ -349,7 +349,8 @@ test_options_that_contradict_each_other(void **state)
     /* The complaint goes to what was set last. */
     REFUSED("--pool-size: min_idle (5) is more than pool_size (4); lower one or raise the other\n",
         .file = "[upstream]\nmin_idle = 5\n", FLAGS({"--pool-size", "upstream.pool_size", "4"}));
-    struct config *c = LOADED(FLAGS(SET("chmux.memory_limit", "8m"))); /* just fits */
+    struct config *c = LOADED(FLAGS(SET("chmux.memory_limit", "8m"), SET("upstream.min_idle", "16"),
+        SET("upstream.eject_min", "30s"))); /* all three just fit */
     config_free(&c);
     REFUSED("--pool-size: pool_size (17) times 2 buffers of buffer_size (128k) is 4352k, more than "
             "half of memory_limit (8m); raise memory_limit to 8704k or lower the others\n",
@@ -481,6 +482,16 @@ test_long_lines_are_read_or_refused_never_cut(void **state)
     REFUSED("t.conf:2: the line has 20014 bytes; 8191 are allowed\n"
             "t.conf:3: [upstream] pool_size: \"0\" is too small; 1 to 4096 is allowed\n",
         .file = text);
+    /* The longest line there is room for, and one byte more. */
+    memset(text, 'a', sizeof(text));
+    memcpy(text, "[log]\n", 6);
+    memcpy(text + 6 + 8191, "\n", 2);
+    REFUSED("t.conf:2: [log]: the line is neither key = value nor [section] nor a comment (; or "
+            "#)\n",
+        .file = text);
+    memset(text + 6, 'a', 8192);
+    memcpy(text + 6 + 8192, "\n", 2);
+    REFUSED("t.conf:2: the line has 8192 bytes; 8191 are allowed\n", .file = text);
     /* A section name longer than inih's 49 bytes is not cut to one that exists. */
     REFUSED("t.conf:1: \"aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa\" is not a "
             "name for a listener; 1 to 32 letters, digits, - and _ are allowed\n",

@@ -563,6 +563,9 @@ test_refusals_say_what_is_allowed(void **state)
         {CONFIG_SECTION_upstream, "tls_ca_file", "/a ;b",
             "\";\" at the start or after a space is not allowed in a value; a comment behind a "
             "value begins with a space and \";\""},
+        {CONFIG_SECTION_upstream, "tls_ca_file", ";b",
+            "\";\" at the start or after a space is not allowed in a value; a comment behind a "
+            "value begins with a space and \";\""},
         {CONFIG_SECTION_upstream, "pool_size", "16 # half",
             "\"#\" at the start or after a space is not allowed in a value; a comment behind a "
             "value begins with a space and \";\""},
