@@ -41,8 +41,8 @@ struct ch_request {
     bool is_query;     /* path / or /query: runs SQL (GET / and GET /ping do not) */
     bool has_query_id; /* by parameter or header; an empty one counts: the server then makes its
                           own, and none can be added */
-    bool has_session;
-    bool compressed; /* Content-Encoding other than identity, or decompress=1: body unreadable */
+    bool has_session;  /* session_id was named, though it may be empty */
+    bool compressed;   /* Content-Encoding other than identity, or decompress=1: body unreadable */
     bool multipart;
     bool url_query;             /* a query= parameter is present and not empty */
     bool readonly_method;       /* GET or HEAD: ClickHouse runs them with readonly=2 */
@@ -65,7 +65,8 @@ enum ch_class ch_request_class(
 
 /* Appends target with query_id=ID put in front of its other parameters ("?" added where there was
  * none; a fragment stays behind). id needs no escaping (a UUID). false: target was appended as it
- * is, since the longer one would be over the URI limit of 18.16 or of 26.x. */
+ * is, because its path is not one on which a parameter more changes nothing, or because it would
+ * grow over the URI limit of 18.16 or of 26.x; X-ClickHouse-Query-Id is left then (26.x only). */
 bool ch_add_query_id(struct buf *out, struct str target, struct str id);
 /* KILL QUERY for id, as a complete HTTP/1.1 POST with the caller's own credentials: the URL's user,
  * password and quota_key parameters and role are copied raw, as are the Authorization,

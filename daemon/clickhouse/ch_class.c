@@ -59,10 +59,13 @@ skip_line(struct lexer *x)
         advance(x);
 }
 
+/* 26.x nests these comments and 18.16 does not, so a comment inside one makes the text odd. */
 static void
 skip_block_comment(struct lexer *x)
 {
     for (int before = 0; x->c >= 0; before = x->c, advance(x)) {
+        if (before == '/' && x->c == '*')
+            x->odd = true;
         if (before == '*' && x->c == '/') {
             advance(x);
             return;
@@ -267,9 +270,10 @@ class_of_insert(struct lexer *x, bool whole)
     return CH_INSERT;
 }
 
-/* WITH opens a SELECT, but newer servers may let it open a write as well: look for the verb. */
+/* Behind a word that opens a SELECT, but may open a write as well: WITH ... INSERT is one on 26.x.
+ * So look for the verb. */
 static enum ch_class
-class_of_with(struct lexer *x, bool whole)
+class_by_verb(struct lexer *x, bool whole)
 {
     static const struct str writes[] = {
         {"delete", 6}, {"update", 6}, {"alter", 5}, {"create", 6}, {"drop", 4}, {"truncate", 8}};
@@ -288,8 +292,8 @@ class_of_with(struct lexer *x, bool whole)
 enum ch_class
 ch_classify_both(struct str url, struct str body, bool text_is_whole)
 {
-    static const struct str reads[] = {{"select", 6}, {"show", 4}, {"describe", 8}, {"desc", 4},
-        {"exists", 6}, {"explain", 7}, {"from", 4}};
+    static const struct str reads[] = {
+        {"select", 6}, {"show", 4}, {"describe", 8}, {"desc", 4}, {"exists", 6}, {"from", 4}};
     struct lexer x = {.url = url, .body = body, .join = url.len > 0 && body.p != NULL};
     enum token t;
 
@@ -306,7 +310,14 @@ ch_classify_both(struct str url, struct str body, bool text_is_whole)
     if (word_is(&x, STR("insert")))
         return class_of_insert(&x, text_is_whole);
     if (word_is(&x, STR("with")))
-        return class_of_with(&x, text_is_whole);
+        return class_by_verb(&x, text_is_whole);
+    if (word_is(&x, STR("explain"))) {
+        /* Alone it runs nothing; with ANALYZE it runs what it explains. */
+        t = next_token(&x);
+        if (t == TOKEN_END || (x.c < 0 && !text_is_whole))
+            return CH_UNKNOWN;
+        return word_is(&x, STR("analyze")) ? class_by_verb(&x, text_is_whole) : CH_READ;
+    }
     for (size_t i = 0; i < COUNT_OF(reads); i++)
         if (word_is(&x, reads[i]))
             return CH_READ;

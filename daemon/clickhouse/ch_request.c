@@ -216,7 +216,7 @@ take_session(struct ch_request *q, const struct url_params *u)
 {
     q->session_timeout_s = SESSION_TIMEOUT_S;
     q->session_id_len = 0;
-    q->has_session = u->session_id.len > 0;
+    q->has_session = u->session_id.p != NULL; /* an empty id is one too for 18.16 */
     if (!q->has_session)
         return;
     q->session_id_len = take_encoded(u->session_id, q->session_id, sizeof(q->session_id));

@@ -19,10 +19,10 @@ test_reads(void **state)
         "( ( (SELECT 1) union all select 2))", "-- hello\nselect 1", "--\nselect 1",
         "#!/usr/bin/clickhouse\nselect 1", "# hash\nselect 1", "/* a */ /**/ select 1",
         "/* * / */select 1", "/*/ insert */select 1", "show tables", "describe table t", "desc t",
-        "exists table t", "explain insert into t select 1", "from t select *",
-        "select'insert into t'", "select/**/1", "select(1)", "select 1 into outfile 'x'",
-        "select * from url('http://x', 'TSV', 'a Int8')", "with 1 as a select a",
-        "with x as (select 'insert') select `insert` from x -- insert\n",
+        "exists table t", "explain insert into t select 1", "explain (select 1)",
+        "explain analyze select 1", "from t select *", "select'insert into t'", "select/**/1",
+        "select(1)", "select 1 into outfile 'x'", "select * from url('http://x', 'TSV', 'a Int8')",
+        "with 1 as a select a", "with x as (select 'insert') select `insert` from x -- insert\n",
         "with x as (select \"insert\" /* insert */) select 1 # insert",
         "with 'it''s' as a select a", "with 'a\\'insert' as a select a",
         "with $$ it's insert $$ as a select a", "with $t$ $$ insert $ t$ $t$ as a select a",
@@ -102,6 +102,14 @@ test_others_and_unknown(void **state)
     is("  -- only a comment", CH_UNKNOWN);
     is("((", CH_UNKNOWN);
     is("/* never closed select 1", CH_UNKNOWN);
+    is("explain", CH_UNKNOWN);
+    is("explain analyze insert into t values (1)", CH_INSERT);
+    is("explain analyze create table t", CH_OTHER);
+    /* Nested for 26.x, closed for 18.16. */
+    is("/* /* */ select 1", CH_UNKNOWN);
+    is("/* /* */ select 1 */ insert into t values (1)", CH_UNKNOWN);
+    is("with 1 as a /* /* */ select a", CH_UNKNOWN);
+    is("insert into t /* /* */ select 1 /* */", CH_INSERT);
     is("\xc2\xa0select 1", CH_UNKNOWN); /* a no-break space, which ClickHouse skips */
     is("with 'never closed", CH_UNKNOWN);
     is("with $a$ never closed $b$", CH_UNKNOWN);
@@ -119,6 +127,7 @@ test_cut_text(void **state)
     T_EQ(ch_classify(STR("select "), false), CH_READ);
     T_EQ(ch_classify(STR("with a as (select 1) select"), false), CH_UNKNOWN);
     T_EQ(ch_classify(STR("insert"), false), CH_UNKNOWN);
+    T_EQ(ch_classify(STR("explain analyz"), false), CH_UNKNOWN);
     T_EQ(ch_classify(STR("insert into t select 1"), false), CH_INSERT);
     T_EQ(ch_classify(STR("insert into t values"), false), CH_INSERT);
     T_EQ(ch_classify(STR(""), false), CH_UNKNOWN);

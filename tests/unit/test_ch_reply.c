@@ -118,6 +118,23 @@ test_add_query_id(void **state)
     }
 }
 
+/* Where one parameter more would show, or change what the target means. */
+static void
+test_add_query_id_leaves_other_paths(void **state)
+{
+    (void)state;
+    static const char *const cases[] = {"/foo", "/foo?query=select+1", "/query", "/query#?",
+        "/ping", "/ping?", "//?query=1", "http://h/?query=1", "*"};
+    for (size_t i = 0; i < COUNT_OF(cases); i++) {
+        buf_consume(&out, out.len);
+        T_FALSE(ch_add_query_id(&out, str_of(cases[i]), STR("i")));
+        T_STR(written(), cases[i]);
+    }
+    buf_consume(&out, out.len);
+    T_TRUE(ch_add_query_id(&out, STR("/query?a=b"), STR("i")));
+    T_STR(written(), "/query?query_id=i&a=b");
+}
+
 /* A target that a server takes must not become one it refuses. */
 static void
 test_add_query_id_keeps_uri_limits(void **state)
@@ -285,6 +302,7 @@ main(void)
         CASE(test_error_response_variants),
         CASE(test_every_error_says_its_length),
         CASE(test_add_query_id),
+        CASE(test_add_query_id_leaves_other_paths),
         CASE(test_add_query_id_keeps_uri_limits),
         CASE(test_kill_request_carries_the_callers_credentials),
         CASE(test_native_exception),

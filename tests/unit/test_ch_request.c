@@ -188,6 +188,11 @@ test_session_and_query_id(void **state)
     T_EQ(get("/?session_id=s&session_timeout=3601")->session_timeout_s, 60); /* refused: code 374 */
     T_EQ(get("/?session_id=s&session_timeout=x")->session_timeout_s, 60);
 
+    /* Empty: a session like others on 18.16, refused by 26.x. */
+    T_TRUE(get("/?session_id=")->has_session);
+    T_EQ(q.session_id_len, 0);
+    T_TRUE(get("/?session_id")->has_session);
+
     r = parse("POST /?a=b", "X-ClickHouse-Query-Id: h\r\n");
     T_TRUE(r->has_query_id);
     T_STR(str_n(r->query_id, r->query_id_len), "h");
