@@ -179,11 +179,16 @@ struct http_body {
     uint64_t total;       /* payload bytes seen so far */
     uint32_t line_len;    /* private: length of the chunk-size or trailer line so far */
     uint32_t trailer_len; /* private: of all trailer lines so far */
-    bool has_trailers; /* a trailer line has begun. ClickHouse 18.16 reads request trailers as the
-                          next request: such a connection must not be used again */
-    const char *why;   /* static text on HTTP_BODY_BAD */
+    bool odd;             /* private, for http_req_reusable() */
+    const char *why;      /* static text on HTTP_BODY_BAD */
 };
 void http_body_init(struct http_body *b, enum http_framing framing, uint64_t length);
+/* After a request was sent whole: is it certain that every ClickHouse saw it end where we did? If
+ * not, its connection must not carry another request, or what one client sent as a body may be
+ * answered to the next one. False for what is legal but ClickHouse 18.16 reads otherwise
+ * (docs/HTTP.md): a body with any method but POST, trailers, a chunk size of more than eight
+ * digits. */
+bool http_req_reusable(enum http_method method, const struct http_body *body);
 
 enum http_body_result {
     HTTP_BODY_MORE, /* all of s belongs to the message, and more must come */
