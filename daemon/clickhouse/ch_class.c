@@ -280,6 +280,8 @@ class_by_verb(struct lexer *x, bool whole)
     for (enum token t = next_token(x); t != TOKEN_END; t = next_token(x)) {
         if (t != TOKEN_WORD)
             continue;
+        if (x->c < 0 && !whole)
+            return CH_UNKNOWN; /* the word may go on */
         if (word_is(x, STR("insert")))
             return class_of_insert(x, whole);
         for (size_t i = 0; i < COUNT_OF(writes); i++)

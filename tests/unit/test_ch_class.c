@@ -128,6 +128,7 @@ test_cut_text(void **state)
     T_EQ(ch_classify(STR("with a as (select 1) select"), false), CH_UNKNOWN);
     T_EQ(ch_classify(STR("insert"), false), CH_UNKNOWN);
     T_EQ(ch_classify(STR("explain analyz"), false), CH_UNKNOWN);
+    T_EQ(ch_classify(STR("with 1 as a select delete"), false), CH_UNKNOWN); /* "deleted" */
     T_EQ(ch_classify(STR("insert into t select 1"), false), CH_INSERT);
     T_EQ(ch_classify(STR("insert into t values"), false), CH_INSERT);
     T_EQ(ch_classify(STR(""), false), CH_UNKNOWN);
