@@ -11,11 +11,19 @@ enum {
     IN_BYTES = 4096, /* a small answer fits whole; a longer body passes through */
     EVENTS = 256,
     OPENING_AT_ONCE = 64, /* of idle clients */
+    STUCK_MS = 60 * 1000,
     DRAIN_MS = 10 * 1000, /* for what is under way when the time is over */
     SOURCE_ADDRESSES = 8, /* 127.0.0.2 and up: enough ports for closed ones in TIME_WAIT */
 };
 
-enum client_phase { CLIENT_OFF, CLIENT_CONNECTING, CLIENT_WAITING, CLIENT_READING, CLIENT_EOF };
+enum client_phase {
+    CLIENT_OFF,
+    CLIENT_CONNECTING,
+    CLIENT_WAITING,
+    CLIENT_READING,
+    CLIENT_EOF,  /* answered; the server still owes its EOF */
+    CLIENT_IDLE, /* answered, kept alive, nothing more to ask for now */
+};
 
 struct client {
     int fd; /* owned; -1: none */
@@ -134,10 +142,9 @@ client_answered(struct client *c)
         c->in_window++;
     }
     c->in_len = 0;
-    if (run.o->new_conn == NEW_CONN_BY_SERVER) {
-        c->phase = CLIENT_EOF;
+    c->phase = run.o->new_conn == NEW_CONN_BY_SERVER ? CLIENT_EOF : CLIENT_IDLE;
+    if (c->phase == CLIENT_EOF)
         return;
-    }
     if (run.o->new_conn == NEW_CONN_BY_CLIENT || c->msg.closes) {
         run.reconnects += run.o->new_conn == NEW_CONN_NEVER;
         client_off(c);
@@ -187,14 +194,20 @@ client_eof(struct client *c)
     }
 }
 
+/* Nothing may come to an idle client: what does is an EOF, or bytes nobody asked for. */
 static void
-client_idle_event(struct client *c)
+client_idle_check(struct client *c)
 {
     char b;
-    if (recv(c->fd, &b, 1, MSG_PEEK) == 0) {
+    ssize_t n = recv(c->fd, &b, 1, MSG_PEEK);
+    if (n < 0 && errno == EAGAIN)
+        return;
+    /* At the end of a fixed count the server may close; those who are to stay must stay. */
+    if (n == 0 && run.idle_mode)
         run.err.eof++;
-        client_off(c);
-    }
+    else if (n != 0)
+        ++*(n < 0 ? &run.err.reset : &run.err.bad);
+    client_off(c);
 }
 
 static void
@@ -222,29 +235,34 @@ on_client(struct client *c, uint32_t events)
         int fd = c->fd;
         c->in_len += (size_t)n;
         client_bytes(c);
-        if (c->fd != fd || ((size_t)n < room && (events & EPOLLRDHUP) == 0))
+        if (c->fd != fd || c->phase == CLIENT_IDLE ||
+            ((size_t)n < room && (events & EPOLLRDHUP) == 0))
             return; /* a short read: the next edge tells of more; not of an EOF already told */
     }
 }
 
-/* Until nothing is under way, or for DRAIN_MS after the window. */
+/* Until nothing is under way, or DRAIN_MS after the window, or when nothing happens any more. */
 static void
 run_loop(void)
 {
     struct epoll_event ev[EVENTS];
+    int64_t moved_ns = now_ns();
     while (run.busy > 0 || run.o->new_conn == NEW_CONN_BY_SERVER) {
         int64_t now = now_ns();
         if (run.window_to_ns > 0 && now > run.window_to_ns + (int64_t)DRAIN_MS * 1000000)
             break;
+        if (now > moved_ns + (int64_t)STUCK_MS * 1000000)
+            break; /* what is under way counts as unanswered */
         int n = epoll_wait(run.epoll_fd, ev, EVENTS, 100);
         if (n == 0 && run.busy == 0)
             break; /* the EOFs that a server owes */
+        if (n > 0)
+            moved_ns = now_ns();
         for (int i = 0; i < n; i++) {
             struct client *c = ev[i].data.ptr;
-            if (c->fd < 0)
-                continue;
-            if (c->phase == CLIENT_WAITING || c->phase == CLIENT_READING ||
-                c->phase == CLIENT_CONNECTING || c->phase == CLIENT_EOF)
+            if (c->phase == CLIENT_IDLE)
+                client_idle_check(c);
+            else if (c->fd >= 0)
                 on_client(c, ev[i].events);
         }
     }
@@ -324,7 +342,7 @@ idle_round(void)
     run_loop();
     for (uint64_t i = 0; i < run.o->clients; i++)
         if (run.clients[i].fd >= 0)
-            client_idle_event(&run.clients[i]);
+            client_idle_check(&run.clients[i]);
 }
 
 int
