@@ -318,6 +318,7 @@ tls_session(struct tls_ctx *c, int fd, const char *server_name)
     if (SSL_set_app_data(ssl, link) != 1 || SSL_set_fd(ssl, fd) != 1 ||
         !set_expected(ssl, link->name))
         goto free_ssl;
+    SSL_set_msg_callback(ssl, tls_on_message);
     SSL_set_connect_state(ssl);
     offer_session(c, ssl, link->name);
     return ssl;

@@ -34,10 +34,12 @@ void tls_session_free(SSL **sp); /* no close_notify is sent; nulls */
 /* Was the finished handshake a resumption? */
 bool tls_was_resumed(const SSL *s);
 /* Why the handshake failed, in words a user can act on, from the verify result, the error queue and
- * errno: "certificate has expired", "certificate is for db.example, not for localhost", "unknown
- * issuer (self-signed certificate in chain); see tls_ca_file", "the server speaks plain HTTP; use
- * http://", "handshake cut by the server", "the server wants a client certificate", "no common TLS
- * version". Empties the error queue. io_result is what SSL_do_handshake() returned. */
+ * errno: "certificate has expired (on 2026-01-31)", "certificate is for db.example, not for
+ * localhost", "unknown issuer (self-signed certificate in chain, by X); see tls_ca_file", "the
+ * server speaks plain HTTP; use http://", "handshake cut by the server", "the server wants a client
+ * certificate; see tls_cert_file", "no common TLS version; see tls_min_version". Empties the error
+ * queue. io_result is what SSL_do_handshake() returned, or SSL_read() where a 1.3 server says only
+ * behind the handshake that it wanted a certificate. */
 void tls_why(
     SSL *s, int io_result, int sys_errno, const char *server_name, char *out, size_t out_len);
 #endif

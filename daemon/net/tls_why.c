@@ -128,6 +128,20 @@ tls_on_cert_wanted(SSL *ssl, X509 **cert, EVP_PKEY **key)
     return 0; /* go on without: it may be optional */
 }
 
+/* Looks at the first record header from the server, then takes itself off. OpenSSL throws away what
+ * is no record, and that is what the user should be told of. */
+void
+tls_on_message(
+    int is_write, int version, int content_type, const void *bytes, size_t len, SSL *ssl, void *arg)
+{
+    (void)version, (void)arg;
+    if (is_write || content_type != SSL3_RT_HEADER)
+        return;
+    struct tls_link *link = OBJ_CAST(struct tls_link, SSL_get_app_data(ssl), TLS_LINK_MAGIC);
+    link->answered_http = len >= 5 && memcmp(bytes, "HTTP/", 5) == 0;
+    SSL_set_msg_callback(ssl, NULL);
+}
+
 static void
 why_verify(const struct tls_link *link, long result, const char *server_name, char *out, size_t len)
 {
@@ -167,8 +181,8 @@ why_reason(const struct tls_link *link, int reason)
 {
     switch (reason) {
     case SSL_R_WRONG_VERSION_NUMBER:
-    case SSL_R_HTTP_REQUEST:
-    case SSL_R_HTTPS_PROXY_REQUEST: return "the server speaks plain HTTP; use http://";
+        return link->answered_http ? "the server speaks plain HTTP; use http://"
+                                   : "the server does not speak TLS on this port";
     case SSL_R_UNSUPPORTED_PROTOCOL:
     case SSL_R_NO_PROTOCOLS_AVAILABLE:
     case SSL_R_TLSV1_ALERT_PROTOCOL_VERSION: return "no common TLS version; see tls_min_version";

@@ -474,6 +474,7 @@ test_peers_that_speak_no_tls(void **state)
     (void)state;
     T_ZEQ(talk_back("HTTP/1.1 400 Bad Request\r\n\r\n", false),
         "the server speaks plain HTTP; use http://");
+    T_ZEQ(talk_back("220 mail.example\r\n", false), "the server does not speak TLS on this port");
     T_ZEQ(talk_back("", false), "handshake cut by the server");
     T_ZEQ(talk_back("", true), "handshake cut by the server");
     T_ZEQ(talk_back("\x16\x03\x03", false), "handshake cut by the server");
