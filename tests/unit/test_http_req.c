@@ -303,6 +303,11 @@ test_nothing_is_left_of_the_request_before(void **state)
     T_TRUE(req.why != NULL);
     T_EQ(http_req_parse(&req, STR("GET / HTTP/1.1\r\n\r\n"), &e), HTTP_OK);
     T_TRUE(!req.no_length && !req.meta.conn_close && req.keep_alive && req.why == NULL);
+    T_EQ(http_req_parse(&req, STR("POST / HTTP/1.1\r\n\r\n"), &e), HTTP_OK);
+    T_TRUE(req.no_length);
+    T_EQ(http_req_parse(&req, STR("POST / HTTP/1.1\r\nContent-Length: 1\r\n\r\n"), &e), HTTP_OK);
+    T_FALSE(req.no_length);
+    T_EQ(http_req_parse(&req, STR("GET / HTTP/1.1\r\n\r\n"), &e), HTTP_OK);
     T_EQ(req.field_count, 0);
     T_EQ(req.meta.keep_alive_max, UINT64_MAX);
 }
