@@ -113,6 +113,9 @@ test_others_and_unknown(void **state)
     is("\xc2\xa0select 1", CH_UNKNOWN); /* a no-break space, which ClickHouse skips */
     is("with 'never closed", CH_UNKNOWN);
     is("with $a$ never closed $b$", CH_UNKNOWN);
+    is("with $0123456789012345678901234567890123456789012345678901234567890123456789$ x",
+        CH_UNKNOWN);
+    is("with 1 as a select a, $", CH_READ); /* no heredoc: the server will say what it is */
     is("with \xe2\x80\x98 insert", CH_INSERT);
     is("with \xe2\x80\x98 x", CH_UNKNOWN);
 }

@@ -90,6 +90,7 @@ test_user_precedence(void **state)
     T_STR(user_of("/?user=bob&user=eve", ""), "bob");
     T_STR(user_of("/?us%65r=b%6Fb+x", ""), "bob x");
     T_STR(user_of("/?users=bob&use=bob", ""), "default");
+    T_STR(user_of("/?%75ser_and_a_long_tail=bob&%75%73%65%72=eve", ""), "eve");
     T_STR(user_of("/", basic), "alice");
     T_STR(user_of("/", "X-ClickHouse-User: carol\r\nX-ClickHouse-Key: k\r\n"), "carol");
     T_STR(user_of("/?user=bob", "X-ClickHouse-User: carol\r\n"), "bob");
@@ -124,6 +125,7 @@ test_basic_forms(void **state)
     T_STR(user_of("/", "Authorization: Basic   YWI6\r\n"), "ab"); /* spaces */
     T_STR(user_of("/", "Authorization: Basic YWJj\r\n"), "abc");  /* no colon */
     T_STR(user_of("/", "Authorization: Basic Og==\r\n"), "default");
+    T_STR(user_of("/", "Authorization: Basic +/86\r\n"), "\xfb\xff");
     T_TRUE(str_starts_nocase(user_of("/", "Authorization: Basic\r\n"), STR("auth:")));
 }
 

@@ -2,6 +2,7 @@
 
 #include <netdb.h>
 #include <pthread.h>
+#include <sys/resource.h>
 
 #include "base/mem.h"
 #include "net/resolver_private.h"
@@ -310,6 +311,22 @@ test_no_memory(void **state)
     resolver_free(&r);
 }
 
+/* No descriptor left: resolver_new() says so, and nothing is lost. */
+static void
+test_no_descriptors(void **state)
+{
+    (void)state;
+    thr_check_loop();
+    struct rlimit before, none;
+    T_EQ(getrlimit(RLIMIT_NOFILE, &before), 0);
+    none = before;
+    none.rlim_cur = 0;
+    T_EQ(setrlimit(RLIMIT_NOFILE, &none), 0);
+    struct resolver *r = resolver_new(loop);
+    T_EQ(setrlimit(RLIMIT_NOFILE, &before), 0);
+    T_TRUE(r == NULL);
+}
+
 int
 main(void)
 {
@@ -324,6 +341,7 @@ main(void)
         CASE(test_full),
         CASE(test_free_while_a_lookup_hangs),
         TEST(test_no_memory),
+        TEST(test_no_descriptors),
     };
     loop = loop_new();
     thr_check_loop();

@@ -21,7 +21,7 @@ struct identity {
     EVP_PKEY *key;
     X509 *cert;
 };
-static struct identity ca, other_ca, good, expired, early, self_signed, client, multi;
+static struct identity ca, other_ca, good, expired, early, self_signed, client, multi, bare;
 
 static const char *
 path_of(const char *name)
@@ -97,6 +97,7 @@ make_files(void)
     early = make_identity(&ca, "localhost", "DNS:localhost", day, 2 * day);
     self_signed = make_identity(NULL, "localhost", "DNS:localhost", -day, 2 * day);
     client = make_identity(&ca, "client", "DNS:client", -day, 2 * day);
+    bare = make_identity(&ca, "bare\n.x", NULL, -day, 2 * day); /* no names but the common one */
     multi = make_identity(&ca, "x", "DNS:a.x,DNS:b.x,DNS:c.x,DNS:d.x,DNS:e.x", -day, 2 * day);
     write_pem("ca.pem", &ca, NULL, NULL);
     write_pem("client.pem", &client, NULL, NULL);
@@ -136,7 +137,7 @@ remove_files(void)
     rmdir(path_of("empty"));
     rmdir(folder);
     struct identity *const all[] = {
-        &ca, &other_ca, &good, &expired, &early, &self_signed, &client, &multi};
+        &ca, &other_ca, &good, &expired, &early, &self_signed, &client, &multi, &bare};
     for (size_t i = 0; i < COUNT_OF(all); i++)
         free_identity(all[i]);
 }
@@ -336,6 +337,7 @@ test_certificates_refused_say_why(void **state)
     T_ZEQ(try_server(&good, "127.0.0.2"),
         "certificate is for localhost, db.example, 127.0.0.1, ::1, not for 127.0.0.2");
     T_ZEQ(try_server(&multi, "f.x"), "certificate is for a.x, b.x, c.x, d.x, ..., not for f.x");
+    T_ZEQ(try_server(&bare, "f.x"), "certificate is for bare?.x, not for f.x");
     T_ZEQ(try_server(&self_signed, "localhost"),
         "unknown issuer (self-signed certificate); see tls_ca_file");
 }
@@ -478,6 +480,61 @@ test_peers_that_speak_no_tls(void **state)
     T_ZEQ(talk_back("", false), "handshake cut by the server");
     T_ZEQ(talk_back("", true), "handshake cut by the server");
     T_ZEQ(talk_back("\x16\x03\x03", false), "handshake cut by the server");
+}
+
+/* The server's alerts that a user can do something about, and one of another kind. */
+static int
+refuse_name(SSL *ssl, int *alert, void *arg)
+{
+    (void)ssl;
+    *alert = *(int *)arg;
+    return SSL_TLSEXT_ERR_ALERT_FATAL;
+}
+
+static void
+test_alerts_in_words(void **state)
+{
+    (void)state;
+    static const struct {
+        int alert;
+        const char *want;
+    } cases[] = {
+        {SSL_AD_UNRECOGNIZED_NAME, "the server does not know this name; see tls_server_name"},
+        {SSL_AD_CERTIFICATE_EXPIRED, "our client certificate has expired"},
+        {SSL_AD_CERTIFICATE_REVOKED, "our client certificate was revoked"},
+        {SSL_AD_HANDSHAKE_FAILURE, "the server found no common TLS parameters (cipher or curve)"},
+        {SSL_AD_PROTOCOL_VERSION, "no common TLS version; see tls_min_version"},
+        {SSL_AD_ACCESS_DENIED, "the server wants a client certificate; see tls_cert_file"},
+        {SSL_AD_INTERNAL_ERROR, "TLS: tlsv1 alert internal error"},
+    };
+    struct tls_ctx *c = trusting_ctx();
+    for (size_t i = 0; i < COUNT_OF(cases); i++) {
+        int alert = cases[i].alert;
+        SSL_CTX *server = server_new(&good, TLS1_2_VERSION, TLS1_3_VERSION);
+        SSL_CTX_set_tlsext_servername_callback(server, refuse_name);
+        SSL_CTX_set_tlsext_servername_arg(server, &alert);
+        T_ZEQ(try_once(c, server, "localhost", NULL), cases[i].want);
+        SSL_CTX_free(server);
+    }
+    tls_ctx_unref(&c);
+}
+
+/* An error of the socket itself is told as the system tells it. */
+static void
+test_socket_errors(void **state)
+{
+    (void)state;
+    struct tls_ctx *c = trusting_ctx();
+    struct pair p;
+    pair_open(&p, c, "localhost");
+    int closed = p.client_fd;
+    close(closed);
+    T_TRUE(client_step(&p, "localhost", SSL_do_handshake));
+    T_TRUE(p.failed);
+    T_ZEQ(p.why, strerror(EBADF));
+    p.client_fd = dup(p.server_fd); /* pair_close() wants one to close */
+    pair_close(&p);
+    tls_ctx_unref(&c);
 }
 
 /* Resumption, 1.2 and 1.3, within one name and one context only. */
@@ -663,6 +720,8 @@ main(void)
         TEST(test_client_certificate),
         TEST(test_versions),
         TEST(test_peers_that_speak_no_tls),
+        TEST(test_alerts_in_words),
+        TEST(test_socket_errors),
         TEST(test_resumption),
         TEST(test_13_tickets_are_used_once),
         TEST(test_kept_sessions_are_bounded),
