@@ -287,6 +287,37 @@ try_server(const struct identity *id, const char *name)
     return why;
 }
 
+/* ---- OpenSSL's memory: its n-th allocation from now fails (0: none) ---- */
+
+static uint64_t openssl_fail_at;
+
+static bool
+openssl_fails(void)
+{
+    return openssl_fail_at > 0 && --openssl_fail_at == 0;
+}
+
+static void *
+openssl_malloc(size_t n, const char *file, int line)
+{
+    (void)file, (void)line;
+    return openssl_fails() ? NULL : malloc(n);
+}
+
+static void *
+openssl_realloc(void *p, size_t n, const char *file, int line)
+{
+    (void)file, (void)line;
+    return openssl_fails() ? NULL : realloc(p, n);
+}
+
+static void
+openssl_free(void *p, const char *file, int line)
+{
+    (void)file, (void)line;
+    free(p);
+}
+
 /* ---- the tests ---- */
 
 static void
@@ -704,6 +735,16 @@ test_no_memory(void **state)
     mem_fail_at(1);
     T_TRUE(tls_session(c, 0, "localhost") == NULL);
     mem_fail_at(0);
+    SSL *ssl = NULL;
+    uint64_t n = 0;
+    while (ssl == NULL) {
+        openssl_fail_at = ++n;
+        ssl = tls_session(c, 0, "localhost");
+        openssl_fail_at = 0;
+        T_EQ(ERR_peek_error(), 0);
+    }
+    T_TRUE(n > 5);
+    tls_session_free(&ssl);
     tls_ctx_unref(&c);
 }
 
@@ -731,6 +772,7 @@ main(void)
         TEST(test_no_memory),
     };
     signal(SIGPIPE, SIG_IGN);
+    CHECK(CRYPTO_set_mem_functions(openssl_malloc, openssl_realloc, openssl_free) == 1);
     make_files();
     int failed = TEST_MAIN(tests);
     remove_files();
