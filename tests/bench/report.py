@@ -47,14 +47,14 @@ class Table:
     def reach(self, text, ok):
         self.reached.append((text, bool(ok)))
 
-    def reach_no_worse(self, keys, slack=0.0):
-        """chmux against the better peer in each of the columns; slack for noise, as a share."""
+    def reach_no_worse(self, keys):
+        """chmux against the better peer in each of the columns, noise included."""
         for column in self.columns:
             ratio = self.ratio(column)
             if column.key not in keys or ratio is None:
                 continue
-            ok = ratio <= 1 + slack if column.better == "low" else ratio >= 1 - slack
-            self.reach("%s no worse than the better peer: ratio %.2f" % (column.label, ratio), ok)
+            ok = ratio <= 1 if column.better == "low" else ratio >= 1
+            self.reach("%s no worse than the better peer: ratio %.3f" % (column.label, ratio), ok)
 
     def _cell(self, proxy, column):
         values = self.values[proxy].get(column.key)

@@ -82,7 +82,7 @@ def small_requests(run, table, new_conn=None):
     options = {"clients": 64}
     if new_conn:
         options["new_conn"] = new_conn
-    timed = dict(options, seconds=run.pick(5, 0.7), warmup_ms=run.pick(1000, 200))
+    timed = dict(options, seconds=run.pick(4, 0.7), warmup_ms=run.pick(500, 200))
     with Fleet(run, SMALL_SETTINGS) as fleet:
         for name, proxy in fleet.rounds():
             fleet.upstreams[name].stats()
@@ -328,7 +328,7 @@ def overload(run):
         for name, proxy in fleet.rounds():
             fleet.upstreams[name].stats()
             r = load("closed", proxy.port, must=False, clients=clients,
-                     seconds=run.pick(10, 2), warmup_ms=run.pick(2000, 600))
+                     seconds=run.pick(8, 2), warmup_ms=run.pick(1500, 600))
             table.add(name, share=100 * r["rps"] / ideal, p50_us=r["p50_us"], p99_us=r["p99_us"],
                       spread=r["p99_us"] / max(r["p50_us"], 1), jain=r["jain"],
                       peak_open=fleet.upstreams[name].stats()["peak_open"], errors=r["errors"])

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """chmux beside nginx and haproxy: every row of docs/PERFORMANCE.md by one command.
 
-  tests/bench/run.py                    all rows, 5 rounds (about 15 minutes)
+  tests/bench/run.py                    all rows, 5 rounds (about 25 minutes)
   tests/bench/run.py --quick            a few seconds per row: does everything still run?
   tests/bench/run.py --rows keepalive,idle --json build/bench.json --md docs/PERFORMANCE.md
                                         some rows again; the others stay as they were
@@ -71,6 +71,8 @@ def machine(proxies):
         ("kernel", platform.release()),
         ("pinning", "proxy on core %s, load generator and upstream on core %s" % (
             min(procs.PROXY_CORE), min(procs.PEER_CORE))),
+        ("load before", "%.2f (1 minute average; over 0.5 something else runs)" %
+         os.getloadavg()[0]),
         ("TCP", output_of("sysctl", "-n", "net.ipv4.tcp_congestion_control") +
          " on loopback, cubic in the far rows"),
     ]
@@ -148,7 +150,7 @@ def main():
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     procs.build()
     facts = machine(a.proxies)
-    print("\n".join("%-8s %s" % f for f in facts), flush=True)
+    print("\n".join("%-12s %s" % f for f in facts), flush=True)
     try:
         tables, failed = run_rows(a)
     finally:
