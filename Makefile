@@ -12,8 +12,12 @@ check:
 clang:
 	cmake --preset dev-clang && cmake --build --preset dev-clang && ctest --preset dev-clang
 
-asan tsan coverage:
+asan tsan:
 	cmake --preset $@ && cmake --build --preset $@ && ctest --preset $@
+
+coverage:
+	cmake --preset $@ && cmake --build --preset $@ && ctest --preset $@
+	python3 tests/coverage.py build/coverage
 
 # Each target for FUZZ_SECONDS; what it finds is left in build/fuzz, new inputs are not kept.
 fuzz:

@@ -13,11 +13,11 @@ foreach(page IN LISTS man_pages)
     install(FILES ${page} DESTINATION ${CMAKE_INSTALL_MANDIR}/man${section})
 endforeach()
 
-# The configuration is the administrator's: an installed one is never overwritten.
+# The configuration is the administrator's: an installed one is never overwritten. file(INSTALL) puts
+# $DESTDIR in front by itself, EXISTS does not.
 install(CODE "
-    set(etc \"\$ENV{DESTDIR}${CMAKE_INSTALL_FULL_SYSCONFDIR}/chmux\")
-    if(EXISTS \"${PROJECT_SOURCE_DIR}/conf/chmux.conf\" AND NOT EXISTS \"\${etc}/chmux.conf\")
-        message(STATUS \"Installing: \${etc}/chmux.conf\")
+    set(etc \"${CMAKE_INSTALL_FULL_SYSCONFDIR}/chmux\")
+    if(NOT EXISTS \"\$ENV{DESTDIR}\${etc}/chmux.conf\")
         file(INSTALL DESTINATION \"\${etc}\" TYPE FILE
-            FILES \"${PROJECT_SOURCE_DIR}/conf/chmux.conf\" MESSAGE_NEVER)
+            FILES \"${PROJECT_SOURCE_DIR}/conf/chmux.conf\")
     endif()")
