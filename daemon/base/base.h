@@ -20,6 +20,7 @@
 #define MUST_USE               __attribute__((warn_unused_result))
 #define PRINTF_LIKE(fmt, args) __attribute__((format(printf, fmt, args)))
 #define NO_RETURN              __attribute__((noreturn))
+#define FALLTHROUGH            __attribute__((fallthrough)) /* clang does not read comments */
 #define COUNT_OF(a)            (sizeof(a) / sizeof((a)[0]))
 #define LIKELY(x)              __builtin_expect(!!(x), 1)
 #define UNLIKELY(x)            __builtin_expect(!!(x), 0)
