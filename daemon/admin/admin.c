@@ -260,8 +260,7 @@ admin_free(struct admin **ap)
         return;
     *ap = NULL;
     listener_close(&a->listener);
-    LIST_EACH_SAFE(node, next, &a->clients)
-    {
+    LIST_EACH_SAFE (node, next, &a->clients) {
         struct admin_client *c = CONTAINER_OF(node, struct admin_client, link);
         close_client(c);
         loop_undefer(&c->free_task);

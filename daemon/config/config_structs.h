@@ -8,6 +8,7 @@
  */
 #include "base/log.h"
 
+enum host_header { HOST_HEADER_AUTO, HOST_HEADER_CLIENT, HOST_HEADER_UPSTREAM };
 enum on_disconnect { ON_DISCONNECT_KILL, ON_DISCONNECT_CLOSE };
 enum tls_version { TLS_VERSION_1_2, TLS_VERSION_1_3 };
 

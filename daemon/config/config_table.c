@@ -4,6 +4,7 @@
 #include "config/config.h"
 
 /* Words of the ENUM types, by value. */
+static const char *const words_host_header[] = {"auto", "client", "upstream", NULL};
 static const char *const words_on_disconnect[] = {"kill", "close", NULL};
 static const char *const words_tls_version[] = {"1.2", "1.3", NULL};
 static const char *const words_log_level[] = {"error", "warn", "info", "debug", NULL};

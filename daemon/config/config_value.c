@@ -159,6 +159,7 @@ set_enum(const struct config_opt *opt, void *field, struct str text, char why[CO
     config_value_allowed(opt, allowed);
     return bad(why, "%s is not known; %s is allowed", config_quote(text, q), allowed);
 }
+_Static_assert(sizeof(enum host_header) == sizeof(unsigned), "set_enum writes an unsigned");
 _Static_assert(sizeof(enum on_disconnect) == sizeof(unsigned), "set_enum writes an unsigned");
 _Static_assert(sizeof(enum tls_version) == sizeof(unsigned), "set_enum writes an unsigned");
 _Static_assert(sizeof(enum log_level) == sizeof(unsigned), "set_enum writes an unsigned");

@@ -100,7 +100,7 @@ tls_result(struct conn *c, int ret, bool reading)
         return IO_WAIT;
     case SSL_ERROR_ZERO_RETURN: return reading ? IO_EOF : fail(c, EPIPE);
     case SSL_ERROR_SYSCALL: return fail(c, errno != 0 ? errno : ECONNRESET);
-    default: return fail(c, EPROTO);
+    default: c->tls_reason = ERR_reason_error_string(ERR_peek_last_error()); return fail(c, EPROTO);
     }
 }
 
@@ -132,8 +132,10 @@ plain_read(struct conn *c, void *p, size_t cap, size_t *n)
         *n = (size_t)got;
         /* Less than asked for: the socket is empty, and the next byte or FIN brings an event. A FIN
          * whose event has come already brings none, so then reading must go on to see it. */
-        if ((size_t)got < cap && !c->peer_closed)
+        if ((size_t)got < cap && !c->peer_closed) {
             c->can_read = false;
+            c->came_short = true;
+        }
         return IO_OK;
     }
     if (got == 0) {
@@ -151,8 +153,9 @@ enum io
 conn_read(struct conn *c, void *p, size_t cap, size_t *n)
 {
     *n = 0;
-    if (!c->can_read)
+    if (!c->can_read && !c->came_short)
         return IO_WAIT;
+    c->came_short = false;
     if (c->ssl == NULL)
         return plain_read(c, p, cap, n);
     ERR_clear_error();
@@ -297,8 +300,14 @@ const char *
 conn_why(const struct conn *c)
 {
     if (c->sys_errno == EPROTO)
-        return "TLS protocol error";
+        return c->tls_reason != NULL ? c->tls_reason : "TLS protocol error";
     return strerror(c->sys_errno);
+}
+
+const char *
+conn_tls_reason(const struct conn *c)
+{
+    return c->tls_reason;
 }
 
 void

@@ -34,8 +34,10 @@ struct conn { /* fields are conn's */
     SSL *ssl; /* NULL: plain */
     int fd;   /* -1: closed */
     int sys_errno;
+    const char *tls_reason; /* of the last TLS failure, static; NULL: see sys_errno */
     bool can_read, can_write;
-    bool peer_closed;                        /* the kernel has seen the peer's FIN or RST */
+    bool came_short;  /* the last read took all there was: another may still meet the end */
+    bool peer_closed; /* the kernel has seen the peer's FIN or RST */
     bool read_wants_write, write_wants_read; /* TLS only */
 };
 
@@ -55,6 +57,18 @@ conn_readable(const struct conn *c)
 {
     return c->can_read;
 }
+/* May a read tell something, even if only that the peer reset the connection? See conn_read(). */
+static inline bool
+conn_worth_reading(const struct conn *c)
+{
+    return c->can_read || c->came_short;
+}
+/* The message is whole: nothing more is expected now. */
+static inline void
+conn_read_done(struct conn *c)
+{
+    c->came_short = false;
+}
 static inline bool
 conn_writable(const struct conn *c)
 {
@@ -69,7 +83,8 @@ conn_is_open(const struct conn *c)
 /* TLS handshake step: IO_OK when done (at once for plain). */
 enum io conn_handshake(struct conn *c, const char *server_name, char *why, size_t why_len)
     LOOP_ONLY;
-/* *n > 0 with IO_OK only. */
+/* *n > 0 with IO_OK only. Worth a call even when conn_readable() says no, if the message the caller
+ * waits for is not whole: a reset that came together with data brings no event of its own. */
 enum io conn_read(struct conn *c, void *p, size_t cap, size_t *n) LOOP_ONLY;
 /* May take a part: *n bytes of the vector, in order. IO_WAIT: none. At most 8 entries. */
 enum io conn_writev(struct conn *c, const struct iovec *v, int count, size_t *n) LOOP_ONLY;
@@ -78,6 +93,8 @@ enum io conn_writev(struct conn *c, const struct iovec *v, int count, size_t *n)
 enum io conn_peek(struct conn *c) LOOP_ONLY;
 /* "connection reset by peer", ...: why the last call said IO_ERROR. */
 const char *conn_why(const struct conn *c) LOOP_ONLY;
+/* The TLS library's words for it, static; NULL: it was no TLS failure. */
+const char *conn_tls_reason(const struct conn *c) LOOP_ONLY;
 /* Sends FIN (TLS: close_notify first, as far as it goes without waiting). */
 void conn_shutdown(struct conn *c) LOOP_ONLY;
 #endif

@@ -49,7 +49,8 @@ clear_stale_socket(const struct addr *a, char *why, size_t why_len)
     int e = errno;
     close(fd);
     if (r == 0 || e == EAGAIN) {
-        snprintf(why, why_len, "unix:%s: another process listens there", a->un.sun_path);
+        snprintf(why, why_len, "unix:%s: address already in use: another process listens there",
+            a->un.sun_path);
         return false;
     }
     if (e != ECONNREFUSED) {

@@ -69,6 +69,30 @@ start_tunnel(struct exchange *ex)
         ex_goto(ex, EX_SENDING);
 }
 
+/* Takes out of the held head what its Connection field names. A part that has left already stays;
+ * ClickHouse names nothing there. */
+static void LOOP_ONLY
+drop_listed(struct exchange *ex)
+{
+    struct str listed = str_n(ex->listed.p, ex->listed.len);
+    size_t from = ex->out_mark, to = from;
+    while (from < ex->out.len) {
+        struct http_field f;
+        struct str s = str_n(ex->out.p + from, ex->out.len - from);
+        const char *eol = memchr(s.p, '\n', s.len);
+        size_t used = eol == NULL ? s.len : (size_t)(eol - s.p) + 1;
+        size_t line;
+        bool drop =
+            http_line_next(s, &f, &line) == HTTP_LINE_FIELD && http_conn_lists(listed, f.name);
+        if (!drop) {
+            memmove(ex->out.p + to, ex->out.p + from, used);
+            to += used;
+        }
+        from += used;
+    }
+    ex->out.len = to;
+}
+
 /* The blank line has come: now it is known how the body ends. */
 static enum step LOOP_ONLY
 head_done(struct exchange *ex)
@@ -85,6 +109,8 @@ head_done(struct exchange *ex)
     }
     ex->dechunk = ex->minor == 0 && ex->framing == HTTP_BODY_CHUNKED;
     http_body_init(&ex->down_body, ex->framing, ex->meta.content_length);
+    if (ex->listed.len > 0)
+        drop_listed(ex);
     put_connection_lines(ex);
     buf_str(&ex->out, STR("\r\n"));
     ex->out_ready = ex->out.len;
@@ -124,6 +150,10 @@ static void LOOP_ONLY
 note_field(struct exchange *ex, const struct http_field *f)
 {
     uint64_t code;
+    if (f->id == HTTP_F_CONNECTION && ex->meta.conn_other) {
+        buf_str(&ex->listed, f->value);
+        buf_str(&ex->listed, STR(","));
+    }
     if (f->id == HTTP_F_CH_PROGRESS)
         ex->saw_progress = true;
     else if (f->id == HTTP_F_CH_EXCEPTION && str_to_u64(f->value, 1000000, &code))
@@ -206,7 +236,7 @@ static enum io LOOP_ONLY
 fill(struct exchange *ex)
 {
     struct conn *s = uconn_stream(ex->uc);
-    if (!conn_readable(s))
+    if (!conn_worth_reading(s))
         return IO_WAIT;
     if (ex->down == NULL) {
         ex->down = blk_get();
@@ -270,6 +300,8 @@ take_more(struct exchange *ex)
         if (ex_has_output(ex) &&
             (ex->phase == PHASE_BODY || ex->out_ready - ex->out_sent > HEAD_HOLD_MAX))
             return STEP_MOVED;
+        if (ex->down != NULL && blk_len(ex->down) == blk_cap())
+            return bad_response(ex, "a header field is too long (buffer_size)");
         enum io r = fill(ex);
         if (r == IO_WAIT)
             return moved ? STEP_MOVED : STEP_DRY;

@@ -6,17 +6,16 @@
 
 #include "base/no_block.h"
 
-#define URL_ID_MAX    8192  /* longer targets get the query id as a header: servers limit URIs */
 #define PATIENT_BYTES 65536 /* larger bodies may meet a server that stops reading for long */
 
 /* Lines that end here and are not passed on. */
 static bool LOOP_ONLY
-is_dropped(const struct http_req *r, const struct http_field *f)
+is_dropped(const struct exchange *ex, const struct http_req *r, const struct http_field *f)
 {
     if (f->id == HTTP_F_OTHER && !r->meta.conn_other)
         return false;
     if (f->id == HTTP_F_HOST)
-        return true; /* ClickHouse gets its own name */
+        return ex->names_host; /* ClickHouse gets its own name, from ex_set_host() */
     if (f->id == HTTP_F_EXPECT)
         return r->meta.expect_continue; /* answered by us, once there is a lease */
     if (f->id == HTTP_F_TRANSFER_ENCODING || f->id == HTTP_F_TRAILER)
@@ -29,28 +28,28 @@ is_dropped(const struct http_req *r, const struct http_field *f)
     return false;
 }
 
-/* ClickHouse makes up an id for a query without one; then nobody here could kill or log it. */
+/* ClickHouse makes up an id for a query without one; then nobody here could kill or log it. false:
+ * the target went out as it was. */
 static bool LOOP_ONLY
-add_query_id(struct exchange *ex, const struct http_req *r)
+put_target_with_id(struct exchange *ex, const struct http_req *r)
 {
-    if (!ex->ch.is_query || ex->ch.has_query_id)
-        return false;
     random_uuid(ex->ch.query_id);
     ex->ch.query_id_len = UUID_LEN;
-    return r->target.len <= URL_ID_MAX;
+    return ch_add_query_id(&ex->head, r->target, str_n(ex->ch.query_id, UUID_LEN));
 }
 
 bool
 ex_compose_head(struct exchange *ex, const struct http_req *r)
 {
     struct buf *h = &ex->head;
-    bool in_url = add_query_id(ex, r);
+    ex->names_host = upool_names_host(ex->px->pool);
+    bool need_id = ex->ch.is_query && !ex->ch.has_query_id;
     if (!buf_reserve(h, r->head_len + 256))
         return false;
     buf_str(h, r->method_text);
     buf_str(h, STR(" "));
-    if (in_url)
-        ch_add_query_id(h, r->target, str_n(ex->ch.query_id, ex->ch.query_id_len));
+    if (need_id)
+        need_id = !put_target_with_id(ex, r);
     else
         buf_str(h, r->target);
     buf_str(h, STR(" HTTP/1.1\r\n"));
@@ -60,7 +59,7 @@ ex_compose_head(struct exchange *ex, const struct http_req *r)
     struct str run = STR_NULL;
     for (size_t i = 0; i < r->field_count; i++) {
         const struct http_field *f = &r->fields[i];
-        if (!is_dropped(r, f)) {
+        if (!is_dropped(ex, r, f)) {
             run = run.len == 0 ? f->line : str_n(run.p, run.len + f->line.len);
             continue;
         }
@@ -68,7 +67,7 @@ ex_compose_head(struct exchange *ex, const struct http_req *r)
         run = STR_NULL;
     }
     buf_str(h, run);
-    if (ex->ch.is_query && !ex->ch.has_query_id && !in_url) {
+    if (need_id) { /* the URL did not take it; 18.16 does not look here, 26.7 does */
         buf_str(h, STR("X-ClickHouse-Query-Id: "));
         buf_add(h, ex->ch.query_id, ex->ch.query_id_len);
         buf_str(h, STR("\r\n"));
@@ -83,6 +82,8 @@ ex_compose_head(struct exchange *ex, const struct http_req *r)
 bool
 ex_set_host(struct exchange *ex)
 {
+    if (!ex->names_host)
+        return true;
     struct buf *h = &ex->head;
     struct str host = uaddr_authority(uconn_addr(ex->uc));
     size_t want = sizeof "Host: \r\n" - 1 + host.len;
@@ -125,7 +126,7 @@ static enum io LOOP_ONLY
 fill(struct exchange *ex)
 {
     struct conn *s = &ex->client->conn;
-    if (!conn_readable(s))
+    if (!conn_worth_reading(s))
         return IO_WAIT;
     if (ex->up == NULL) {
         ex->up = blk_get();

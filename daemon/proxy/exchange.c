@@ -8,7 +8,8 @@
 
 #define SPARE_MAX      64
 #define SPARE_BUF_MAX  16384 /* a spare exchange keeps small buffers only */
-#define MOVES_PER_WAKE 12      /* then others get their turn */
+#define LOOK_AFTER_US  100000
+#define MOVES_PER_WAKE 12 /* then others get their turn */
 #define OUT_MAX        (4 << 20)
 #define TO(s)          (1u << EX_##s)
 
@@ -80,6 +81,7 @@ on_recycle(void *arg)
     struct exchange *ex = OBJ_CAST(struct exchange, arg, EXCHANGE_MAGIC);
     struct proxy *px = ex->px;
     OBJ_POISON(ex);
+    buf_fini(&ex->listed);
     if (px->spare_count >= SPARE_MAX) {
         ex_destroy(ex);
         return;
@@ -280,14 +282,14 @@ void
 ex_upstream_lost(struct exchange *ex, const char *why)
 {
     struct uconn *uc = ex->uc;
-    LOG_D("upstream_lost id=%" PRIu64 " conn=%" PRIu64 " why=\"%s\"", ex->id, uconn_id(uc), why);
-    if (ex->got_byte) {
-        ex_fail(ex, ERR_UPSTREAM_CLOSED, NULL);
-        return;
-    }
-    uconn_died_unanswered(uc);
-    if (!may_send_again(ex)) {
-        ex_fail(ex, ERR_UPSTREAM_CLOSED, NULL);
+    bool again = !ex->got_byte && may_send_again(ex);
+    if (!ex->got_byte)
+        uconn_died_unanswered(uc);
+    if (!again) {
+        LOG_W("upstream_lost id=%" PRIu64 " conn=%" PRIu64 " address=%s answered=%d why=\"%s\"",
+            ex->id, uconn_id(uc), uaddr_text(uconn_addr(uc)), ex->got_byte, why);
+        /* A TLS server may refuse our certificate only now; else the error says it all. */
+        ex_fail(ex, ERR_UPSTREAM_CLOSED, conn_tls_reason(uconn_stream(uc)));
         return;
     }
     metric_inc(M_RETRIES);
@@ -316,7 +318,8 @@ settle_lease(struct exchange *ex)
     struct conn *stream = uconn_stream(uc);
     bool clean = ex->down == NULL || blk_len(ex->down) == ex->down_valid;
     bool keep = ex->up_done && !ex->up_broken && clean && !ex->tunnel &&
-                http_resp_keep_alive(&ex->meta, ex->status.minor, ex->framing);
+                http_resp_keep_alive(&ex->meta, ex->status.minor, ex->framing) &&
+                http_req_reusable(ex->method, &ex->up_body);
     ex->uc = NULL;
     if (keep && !stream->peer_closed) {
         struct uconn_end end = {
@@ -325,6 +328,8 @@ settle_lease(struct exchange *ex)
         };
         uconn_release(uc, &end);
     } else {
+        if (!ex->up_done && ex->up_bytes > 0)
+            uconn_reset_on_close(uc);
         uconn_close(uc, !ex->up_done ? M_CLOSE_EARLY : M_CLOSE_PEER);
     }
     session_leave(ex);
@@ -348,6 +353,8 @@ watch_for_stall(struct exchange *ex)
         stalled = true; /* the client sends nothing, or the upstream takes nothing */
     if (stalled)
         timer_arm(&c->timer, mono_add_us(ex->progress, cfg->chmux.stall_timeout));
+    else if (ex->state == EX_RECEIVING && !ex->looked)
+        timer_arm(&c->timer, mono_add_us(ex->start, LOOK_AFTER_US));
     else if (ex->state == EX_RECEIVING && !ex->got_byte && cfg->upstream.response_timeout > 0)
         timer_arm(&c->timer, mono_add_us(ex->progress, cfg->upstream.response_timeout));
     else
@@ -420,11 +427,27 @@ exchange_on_client(struct exchange *ex)
         ex_pump(ex);
 }
 
+/* A client that sent its request and reset the connection in one go left no event behind. */
+static void LOOP_ONLY
+look_for_client(struct exchange *ex)
+{
+    ex->looked = true;
+    enum io r = conn_peek(&ex->client->conn);
+    if (r == IO_EOF || r == IO_ERROR)
+        ex_client_gone(ex);
+    else
+        watch_for_stall(ex);
+}
+
 void
 exchange_on_timer(struct exchange *ex)
 {
     if (ex->state == EX_QUEUED) {
         ex_fail(ex, ERR_QUEUE_TIMEOUT, NULL);
+        return;
+    }
+    if (ex->state == EX_RECEIVING && !ex->looked && !ex_has_output(ex)) {
+        look_for_client(ex);
         return;
     }
     if (ex_has_output(ex)) {
@@ -606,6 +629,7 @@ exchange_start(struct client *c, const struct http_req *r, struct blk *b)
         return;
     }
     OBJ_INIT(ex, EXCHANGE_MAGIC);
+    buf_init(&ex->listed, HTTP_MAX_VALUE);
     ex->state = EX_QUEUED;
     ex->client = c;
     ex->px = px;

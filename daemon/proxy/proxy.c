@@ -43,8 +43,8 @@ on_drain_min(void *arg)
         listener_close(&px->listeners[i]);
     }
     px->listening = false;
-    LIST_EACH_SAFE(node, next, &px->clients)
-    client_close_if_idle(CONTAINER_OF(node, struct client, link));
+    LIST_EACH_SAFE (node, next, &px->clients)
+        client_close_if_idle(CONTAINER_OF(node, struct client, link));
     upool_drain(px->pool);
     proxy_check_drained(px);
 }
@@ -183,8 +183,7 @@ proxy_cut(struct proxy *px)
     for (size_t i = 0; i < px->listener_count; i++)
         listener_close(&px->listeners[i]);
     px->listening = false;
-    LIST_EACH_SAFE(node, next, &px->clients)
-    {
+    LIST_EACH_SAFE (node, next, &px->clients) {
         struct client *c = CONTAINER_OF(node, struct client, link);
         cut += c->state == CLIENT_BUSY;
         client_close(c);

@@ -148,7 +148,7 @@ struct exchange {
     enum http_method method;
     int minor;
     bool client_keep; /* the client allows another request after this one */
-    bool expect, upgrade, has_body;
+    bool expect, upgrade, has_body, names_host;
     struct ch_request ch;
     struct session *session;
     struct list session_link; /* waits for its turn in the session */
@@ -178,6 +178,7 @@ struct exchange {
     size_t out_ready;  /* of out, may be written: heads wait until they are whole */
     size_t out_sent;
     size_t out_mark;     /* where the current response head begins in out */
+    struct buf listed;   /* what its Connection field names, if it does */
     bool got_byte;       /* the upstream answered something */
     bool saw_progress;   /* unfinished head holds lines that must not wait */
     bool dechunk;        /* HTTP/1.0 client: payload only */
@@ -188,7 +189,8 @@ struct exchange {
     int exception_code;
 
     /* life */
-    bool retried, starving, reused;
+    bool retried, reused;
+    bool looked; /* whether the client is still there, once the query proved to be no short one */
     enum err err;
     struct mono start, leased, first, progress;
 };

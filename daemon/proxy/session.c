@@ -101,8 +101,7 @@ forget_old(struct sessions *ss)
 static struct session *LOOP_ONLY
 session_find(struct sessions *ss, const struct ch_request *ch, uint64_t hash)
 {
-    LIST_EACH(node, &ss->bucket[hash % BUCKETS])
-    {
+    LIST_EACH (node, &ss->bucket[hash % BUCKETS]) {
         struct session *s = CONTAINER_OF(node, struct session, bucket_link);
         if (s->hash == hash && str_eq(str_n(s->key, s->user_len), str_n(ch->user, ch->user_len)) &&
             str_eq(

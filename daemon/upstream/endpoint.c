@@ -41,6 +41,17 @@ on_probe_due(void *arg)
         a->probing = true;
 }
 
+/* Where a new or recovered address starts to count, so that it has nothing to catch up with. */
+static uint64_t
+most_leases(const struct upool *p)
+{
+    uint64_t most = 0;
+    for (size_t i = 0; i < p->addr_end; i++)
+        if (p->addrs[i] != NULL && p->addrs[i]->leases > most)
+            most = p->addrs[i]->leases;
+    return most;
+}
+
 static struct uaddr *LOOP_ONLY
 uaddr_new(struct endpoint *ep, const struct addr *addr)
 {
@@ -64,6 +75,8 @@ uaddr_new(struct endpoint *ep, const struct addr *addr)
     a->refs = 1;
     addr_format(addr, a->text);
     p->addrs[index] = a;
+    p->addr_end = size_max(p->addr_end, index + 1);
+    a->leases = most_leases(p);
     return a;
 }
 
@@ -134,13 +147,13 @@ uaddr_pick(const struct upool *p, uint64_t tried, bool ejected_too)
 {
     struct uaddr *best = NULL;
     size_t best_load = SIZE_MAX;
-    for (size_t i = 0; i < UPOOL_MAX_ADDRS; i++) {
+    for (size_t i = 0; i < p->addr_end; i++) {
         struct uaddr *a = p->addrs[i];
         if (a == NULL || (tried >> i & 1) || (a->state == UADDR_EJECTED && !ejected_too))
             continue;
         /* An ejected one only after every one that works. */
         size_t load = a->active + a->connecting + (a->state == UADDR_EJECTED ? SIZE_MAX / 2 : 0);
-        if (load < best_load) {
+        if (load < best_load || (load == best_load && a->leases < best->leases)) {
             best = a;
             best_load = load;
         }
@@ -155,6 +168,7 @@ uaddr_succeeded(struct uaddr *a)
     if (a->state == UADDR_UP)
         return;
     a->state = UADDR_UP;
+    a->leases = most_leases(a->ep->pool);
     timer_disarm(&a->probe_timer);
     LOG_I("upstream_up address=%s", a->text);
     update_gauges(a->ep->pool);

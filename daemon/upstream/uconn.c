@@ -16,6 +16,8 @@
 #define SHORT_TRY_US     300000 /* per address, while others are still untried */
 #define USER_TIMEOUT_MS  30000  /* unacknowledged bytes of a small request */
 #define PROBE_TIMEOUT_US 5000000
+#define CLOSE_GRACE_US   200000 /* for the server to notice that we closed */
+#define RESET_GRACE_US   20000
 #define FRESHLY_USED_US  1000000 /* younger idle connections are not peeked at before reuse */
 
 static void on_stream(void *arg);
@@ -31,14 +33,34 @@ on_free(void *arg)
     mem_free(uc);
 }
 
+/* The server may be busy and count this connection as open for a while: we do too. */
+static bool LOOP_ONLY
+close_later(struct uconn *uc)
+{
+    bool ours = uc->state == UCONN_IDLE || uc->state == UCONN_ACTIVE;
+    if (!ours || uc->pool->stopping || uc->conn.peer_closed || uc->conn.sys_errno != 0)
+        return false;
+    upool_goto(uc, UCONN_CLOSING);
+    if (uc->reset) {
+        conn_reset_on_close(&uc->conn);
+        conn_close(&uc->conn);
+    } else {
+        conn_shutdown(&uc->conn);
+    }
+    timer_arm_in(&uc->timer, uc->reset ? RESET_GRACE_US : CLOSE_GRACE_US);
+    return true;
+}
+
 void
 uconn_destroy(struct uconn *uc, enum metric_id reason)
 {
     struct upool *p = uc->pool;
     LOG_D("upstream_closed conn=%" PRIu64 " address=%s served=%" PRIu64 " state=%d", uc->id,
         uc->addr == NULL ? "-" : uc->addr->text, uc->served, uc->state);
-    if (uc->tcp_done) /* attempts that never became a connection are counted as such */
+    if (uc->tcp_done && uc->state != UCONN_CLOSING) /* mere attempts are counted as such */
         metric_inc(reason);
+    if (close_later(uc))
+        return;
     upool_goto(uc, UCONN_CLOSED);
     conn_close(&uc->conn);
     timer_fini(&uc->timer);
@@ -329,6 +351,19 @@ idle_step(struct uconn *uc)
     uconn_destroy(uc, M_STALE);
 }
 
+/* What a server still sends to a closing connection is of no use; its end is. */
+static void LOOP_ONLY
+closing_step(struct uconn *uc)
+{
+    char sink[4096];
+    size_t n = 0;
+    enum io r = IO_OK;
+    for (int i = 0; i < 16 && r == IO_OK; i++)
+        r = conn_read(&uc->conn, sink, sizeof sink, &n);
+    if (uc->conn.peer_closed || r == IO_EOF || r == IO_ERROR)
+        uconn_destroy(uc, M_CLOSE_ERROR);
+}
+
 static void
 on_stream(void *arg)
 {
@@ -347,6 +382,7 @@ on_stream(void *arg)
         break;
     case UCONN_IDLE: idle_step(uc); break;
     case UCONN_ACTIVE: uc->handler(uc->handler_arg); break;
+    case UCONN_CLOSING: closing_step(uc); break;
     case UCONN_CLOSED: break;
     }
 }
@@ -373,6 +409,7 @@ on_timeout(void *arg)
         uconn_destroy(uc, old ? M_CLOSE_AGE : M_CLOSE_IDLE);
         break;
     }
+    case UCONN_CLOSING: uconn_destroy(uc, M_CLOSE_ERROR); break;
     case UCONN_ACTIVE:
     case UCONN_CLOSED: break;
     }
@@ -394,13 +431,12 @@ take_idle(struct uconn *uc)
 }
 
 struct uconn *
-upool_try_lease(struct upool *p, const struct uaddr *pin, uint64_t prefer_id)
+upool_try_lease(struct upool *p, struct uaddr *pin, uint64_t prefer_id)
 {
     if (waitq_count(&p->q) > 0)
         return NULL;
     if (prefer_id != 0) {
-        LIST_EACH(node, &p->idle)
-        {
+        LIST_EACH (node, &p->idle) {
             struct uconn *uc = CONTAINER_OF(node, struct uconn, link);
             if (uc->id != prefer_id)
                 continue;
@@ -409,11 +445,9 @@ upool_try_lease(struct upool *p, const struct uaddr *pin, uint64_t prefer_id)
             break;
         }
     }
-    const struct uaddr *least =
-        pin != NULL || p->endpoint_count == 0 ? pin : uaddr_pick(p, 0, false);
+    struct uaddr *least = pin != NULL ? pin : uaddr_pick(p, 0, false);
     struct uconn *other = NULL;
-    LIST_EACH_SAFE(node, next, &p->idle)
-    {
+    LIST_EACH_SAFE (node, next, &p->idle) {
         struct uconn *uc = CONTAINER_OF(node, struct uconn, link);
         if (pin != NULL && uc->addr != pin)
             continue;
@@ -424,7 +458,12 @@ upool_try_lease(struct upool *p, const struct uaddr *pin, uint64_t prefer_id)
         if (take_idle(uc))
             return uc;
     }
-    return other != NULL && take_idle(other) ? other : NULL;
+    if (other == NULL || !take_idle(other))
+        return NULL;
+    /* Served at once by a busier server; the next one finds the better one warm. */
+    if (least != NULL && least->connecting == 0 && upool_total(p) < (size_t)p->cfg->pool_size)
+        (void)!uconn_dial(p, least, false);
+    return other;
 }
 
 void
@@ -434,6 +473,7 @@ uconn_release(struct uconn *uc, const struct uconn_end *end)
     struct mono now = loop_now(p->loop);
     CHECK(uc->state == UCONN_ACTIVE);
     uc->served++;
+    conn_read_done(&uc->conn);
     uc->addr->unanswered = 0;
     uc->idle_since = now;
     int64_t life_us = p->cfg->idle_timeout;
@@ -459,6 +499,12 @@ uconn_release(struct uconn *uc, const struct uconn_end *end)
         upool_kick(p);
     else if (UNLIKELY(conn_readable(&uc->conn)))
         idle_step(uc); /* something came behind the response's end */
+}
+
+void
+uconn_reset_on_close(struct uconn *uc)
+{
+    uc->reset = true;
 }
 
 void

@@ -7,8 +7,9 @@
 
 #include "base/no_block.h"
 
-#define STARVED_US 100000 /* a pinned waiter whose turn it is may claim another's slot after this  \
-                           */
+#define STARVED_US                                                                                 \
+    100000 /* a pinned waiter whose turn it is may claim another's slot after this                 \
+            */
 
 static void on_serve(void *arg);
 
@@ -27,8 +28,9 @@ upool_goto(struct uconn *uc, enum uconn_state to)
     static const unsigned legal[] = {
         [UCONN_CONNECTING] = 1u << UCONN_IDLE | 1u << UCONN_CLOSED,
         [UCONN_PROBING] = 1u << UCONN_CLOSED,
-        [UCONN_IDLE] = 1u << UCONN_ACTIVE | 1u << UCONN_CLOSED,
-        [UCONN_ACTIVE] = 1u << UCONN_IDLE | 1u << UCONN_CLOSED,
+        [UCONN_IDLE] = 1u << UCONN_ACTIVE | 1u << UCONN_CLOSING | 1u << UCONN_CLOSED,
+        [UCONN_ACTIVE] = 1u << UCONN_IDLE | 1u << UCONN_CLOSING | 1u << UCONN_CLOSED,
+        [UCONN_CLOSING] = 1u << UCONN_CLOSED,
         [UCONN_CLOSED] = 1u << UCONN_CONNECTING | 1u << UCONN_PROBING,
     };
     struct upool *p = uc->pool;
@@ -44,6 +46,7 @@ upool_goto(struct uconn *uc, enum uconn_state to)
         p->active_count--;
         uc->addr->active--;
         break;
+    case UCONN_CLOSING: p->closing_count--; break;
     case UCONN_CLOSED: break;
     }
     list_unlink(&uc->link);
@@ -62,9 +65,14 @@ upool_goto(struct uconn *uc, enum uconn_state to)
     case UCONN_ACTIVE:
         p->active_count++;
         uc->addr->active++;
+        uc->addr->leases++;
         timer_disarm(&uc->timer);
         list_push_front(&p->active, &uc->link);
         metric_inc(uc->served > 0 ? M_REUSES : M_LEASES);
+        break;
+    case UCONN_CLOSING:
+        p->closing_count++;
+        list_push_front(&p->closing, &uc->link);
         break;
     case UCONN_CLOSED: break;
     }
@@ -78,8 +86,7 @@ void
 upool_close_idle_of(
     struct upool *p, const struct uaddr *a, struct mono idle_before, enum metric_id reason)
 {
-    LIST_EACH_SAFE(node, next, &p->idle)
-    {
+    LIST_EACH_SAFE (node, next, &p->idle) {
         struct uconn *uc = CONTAINER_OF(node, struct uconn, link);
         if (uc->addr == a && uc->idle_since.us <= idle_before.us)
             uconn_destroy(uc, reason);
@@ -143,8 +150,7 @@ make_room_for_head(struct upool *p, struct uconn *uc)
 static bool LOOP_ONLY
 grant_one(struct upool *p)
 {
-    LIST_EACH(node, &p->idle)
-    {
+    LIST_EACH (node, &p->idle) {
         struct uconn *uc = CONTAINER_OF(node, struct uconn, link);
         if (make_room_for_head(p, uc))
             return true;
@@ -228,7 +234,10 @@ upool_dial_failed(struct upool *p, const struct uaddr *pin, const char *why)
 enum err
 upool_wait(struct upool *p, struct upool_waiter *w, uint64_t flow_key)
 {
-    if (waitq_count(&p->q) - p->q.urgent_count >= (size_t)p->cfg->queue_size)
+    /* Who can be given a new connection does not queue, it only waits for the connect. */
+    size_t taken = p->active_count + p->idle_count;
+    size_t room = (size_t)p->cfg->pool_size - size_min(taken, (size_t)p->cfg->pool_size);
+    if (waitq_count(&p->q) - p->q.urgent_count >= (size_t)p->cfg->queue_size + room)
         return ERR_QUEUE_FULL;
     w->since = loop_now(p->loop);
     if (!waitq_push(&p->q, &w->w, flow_key))
@@ -284,6 +293,7 @@ upool_new(struct loop *l, struct resolver *r, const struct config_upstream *cfg,
     list_init(&p->connecting);
     list_init(&p->idle);
     list_init(&p->active);
+    list_init(&p->closing);
     waitq_init(&p->q);
     p->endpoints = mem_zalloc(cfg->url.count * sizeof *p->endpoints);
     if (p->endpoints == NULL) {
@@ -335,7 +345,8 @@ upool_free(struct upool **pp)
     CHECK(p->active_count == 0);
     loop_undefer(&p->serve_task);
     struct list *node;
-    while ((node = list_first(&p->idle)) != NULL || (node = list_first(&p->connecting)) != NULL) {
+    while ((node = list_first(&p->idle)) != NULL || (node = list_first(&p->connecting)) != NULL ||
+           (node = list_first(&p->closing)) != NULL) {
         struct uconn *uc = CONTAINER_OF(node, struct uconn, link);
         uconn_destroy(uc, M_CLOSE_SHUTDOWN);
         loop_undefer(&uc->free_task);
@@ -357,6 +368,7 @@ upool_stats(const struct upool *p, struct upool_stats *out)
         .connecting = p->connecting_count,
         .active = p->active_count,
         .idle = p->idle_count,
+        .closing = p->closing_count,
         .waiting = waitq_count(&p->q),
     };
     for (size_t i = 0; i < UPOOL_MAX_ADDRS; i++) {
@@ -381,4 +393,16 @@ upool_update_metrics(const struct upool *p)
     metric_set(M_POOL_CONNECTING, (int64_t)p->connecting_count);
     metric_set(M_POOL_ACTIVE, (int64_t)p->active_count);
     metric_set(M_POOL_IDLE, (int64_t)p->idle_count);
+    metric_set(M_POOL_CLOSING, (int64_t)p->closing_count);
+}
+
+bool
+upool_names_host(const struct upool *p)
+{
+    switch (p->cfg->host_header) {
+    case HOST_HEADER_AUTO: return p->tls != NULL;
+    case HOST_HEADER_UPSTREAM: return true;
+    case HOST_HEADER_CLIENT: break;
+    }
+    return false;
 }

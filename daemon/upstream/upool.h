@@ -3,7 +3,7 @@
 /*
  * upool: the capped pool of connections to ClickHouse, and the queue of those who wait for one.
  *
- * Cap        Connecting, active and idle sockets together never exceed pool_size.
+ * Cap        Connecting, active, idle and closing sockets together never exceed pool_size.
  * Lease      Whoever gets a connection (a struct uconn, granted) owns it until uconn_release() or
  *            uconn_close(). Nothing client-specific stays on it.
  * Waiting    upool_try_lease() never queues; upool_wait() queues and calls back: granted() exactly
@@ -54,7 +54,7 @@ void upool_free(struct upool **pp) LOOP_ONLY;
 
 /* An idle connection at once, or NULL: none, or others wait already. The one with prefer_id (see
  * uconn_id(); 0: no wish) if it is idle, else the most recently used. */
-MUST_USE struct uconn *upool_try_lease(struct upool *p, const struct uaddr *pin, uint64_t prefer_id)
+MUST_USE struct uconn *upool_try_lease(struct upool *p, struct uaddr *pin, uint64_t prefer_id)
     LOOP_ONLY;
 /* ERR_OK, ERR_QUEUE_FULL or ERR_NOMEM. flow_key: whose turn this counts as. */
 MUST_USE enum err upool_wait(struct upool *p, struct upool_waiter *w, uint64_t flow_key) LOOP_ONLY;
@@ -85,6 +85,9 @@ struct uconn_end {         /* what the response said about the connection */
 };
 /* The exchange ended exactly on its framing, on both sides: back to the pool. */
 void uconn_release(struct uconn *uc, const struct uconn_end *end) LOOP_ONLY;
+/* The request was cut inside its body: close with a reset, so that the server cannot take a plain
+ * end of stream for the end of the data. Call before uconn_close(). */
+void uconn_reset_on_close(struct uconn *uc) LOOP_ONLY;
 /* Anything else: closed, counted under `reason` (an M_CLOSE_* or M_STALE). */
 void uconn_close(struct uconn *uc, enum metric_id reason) LOOP_ONLY;
 /* This lease died before its first response byte. A reused one takes idle connections of the same
@@ -97,11 +100,13 @@ struct uaddr *uaddr_ref(struct uaddr *a) LOOP_ONLY;
 void uaddr_unref(struct uaddr **ap) LOOP_ONLY;
 /* The name no longer resolves to it. */
 bool uaddr_is_gone(const struct uaddr *a) LOOP_ONLY;
+/* Does host_header ask for the server's own name in Host? */
+bool upool_names_host(const struct upool *p) LOOP_ONLY;
 struct str uaddr_authority(const struct uaddr *a) LOOP_ONLY; /* Host: value */
 const char *uaddr_text(const struct uaddr *a) LOOP_ONLY;     /* for logs */
 
 struct upool_stats {
-    size_t cap, connecting, active, idle, waiting;
+    size_t cap, connecting, active, idle, closing, waiting;
     size_t addresses_up, addresses_ejected;
 };
 void upool_stats(const struct upool *p, struct upool_stats *out) LOOP_ONLY;

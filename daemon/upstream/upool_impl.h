@@ -35,6 +35,7 @@ struct uaddr {
     int fails;      /* in a row, connects */
     int unanswered; /* in a row, fresh connections that died without an answer */
     size_t connecting, active, idle;
+    uint64_t leases; /* given out, ever: the tie-break between equally loaded ones */
     struct timer probe_timer;
     char why[WHY_MAX]; /* of the last failure */
 };
@@ -44,7 +45,8 @@ struct uaddr {
     X(UCONN_CONNECTING, "connecting") /* TCP, then TLS, over one address after the other */        \
     X(UCONN_PROBING, "probing")       /* /ping to an ejected address */                            \
     X(UCONN_IDLE, "idle")                                                                          \
-    X(UCONN_ACTIVE, "active") /* leased */                                                         \
+    X(UCONN_ACTIVE, "active")   /* leased */                                                       \
+    X(UCONN_CLOSING, "closing") /* we said goodbye; the server has not yet */                      \
     X(UCONN_CLOSED, "closed")
 
 enum uconn_state {
@@ -71,7 +73,7 @@ struct uconn {
     uint64_t tried, refused; /* address bits: had a try in this pass; failed for good */
     struct mono dial_start, dial_deadline, retire_at, idle_since;
     bool last_pass; /* every address had its short try: slow ones get the time that is left */
-    bool tcp_done, tls_done, probe, patient;
+    bool tcp_done, tls_done, probe, patient, reset;
     char why[WHY_MAX];
 };
 
@@ -83,9 +85,10 @@ struct upool {
     struct tls_ctx *tls; /* NULL: no https URL */
     struct endpoint *endpoints;
     size_t endpoint_count;
-    struct uaddr *addrs[UPOOL_MAX_ADDRS]; /* by index; NULL: free */
-    struct list connecting, idle, active; /* idle: most recently used first */
-    size_t connecting_count, probing_count, idle_count, active_count;
+    struct uaddr *addrs[UPOOL_MAX_ADDRS];          /* by index; NULL: free */
+    struct list connecting, idle, active, closing; /* idle: most recently used first */
+    size_t connecting_count, probing_count, idle_count, active_count, closing_count;
+    size_t addr_end; /* one past the last used place in addrs */
     struct waitq q;
     struct loop_task serve_task;
     uint64_t next_id;
@@ -95,7 +98,7 @@ struct upool {
 static inline size_t
 upool_total(const struct upool *p)
 {
-    return p->connecting_count + p->idle_count + p->active_count;
+    return p->connecting_count + p->idle_count + p->active_count + p->closing_count;
 }
 
 /* upool.c */
@@ -109,6 +112,8 @@ void upool_close_idle_of(struct upool *p, const struct uaddr *a, struct mono idl
 /* uconn.c */
 /* Starts a connection attempt; false: nothing to try (no address) or no memory. */
 MUST_USE bool uconn_dial(struct upool *p, struct uaddr *pin, bool probe) LOOP_ONLY;
+/* The end of a connection in any state. If the server does not know yet, its slot stays taken until
+ * it does, or for a short grace: it would count one more connection than the cap else. */
 void uconn_destroy(struct uconn *uc, enum metric_id reason) LOOP_ONLY;
 
 /* endpoint.c */

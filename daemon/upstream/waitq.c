@@ -38,8 +38,7 @@ waitq_fini(struct waitq *q)
 static struct flow *
 flow_find(struct waitq *q, uint64_t key)
 {
-    LIST_EACH(node, &q->bucket[key % WAITQ_BUCKETS])
-    {
+    LIST_EACH (node, &q->bucket[key % WAITQ_BUCKETS]) {
         struct flow *f = CONTAINER_OF(node, struct flow, bucket_link);
         if (f->key == key)
             return f;
@@ -127,8 +126,7 @@ waitq_remove(struct waiter *w)
 static struct waiter *
 first_ok(const struct list *waiters, waitq_ok_fn ok, void *arg)
 {
-    LIST_EACH(node, waiters)
-    {
+    LIST_EACH (node, waiters) {
         struct waiter *w = CONTAINER_OF(node, struct waiter, link);
         if (ok(arg, w))
             return w;
@@ -144,8 +142,7 @@ waitq_pop(struct waitq *q, waitq_ok_fn ok, void *arg)
         waitq_remove(w);
         return w;
     }
-    LIST_EACH(node, &q->ring)
-    {
+    LIST_EACH (node, &q->ring) {
         struct flow *f = CONTAINER_OF(node, struct flow, ring_link);
         w = first_ok(&f->waiters, ok, arg);
         if (w == NULL)

@@ -12,8 +12,8 @@ static int
 digits(const struct list *head)
 {
     int v = 0;
-    LIST_EACH(it, head)
-    v = v * 10 + CONTAINER_OF(it, struct item, link)->n;
+    LIST_EACH (it, head)
+        v = v * 10 + CONTAINER_OF(it, struct item, link)->n;
     return v;
 }
 
@@ -67,8 +67,7 @@ test_safe_iteration_survives_removal(void **state)
         items[i] = (struct item){.n = i + 1};
         list_push_back(&head, &items[i].link);
     }
-    LIST_EACH_SAFE(it, tmp, &head)
-    {
+    LIST_EACH_SAFE (it, tmp, &head) {
         struct item *x = CONTAINER_OF(it, struct item, link);
         if (x->n % 2 == 1)
             list_remove(it);
