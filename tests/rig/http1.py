@@ -18,7 +18,7 @@ class Response:
         self.status = 0
         self.headers = []  # (name, value) as they came
         self.body = b""
-        self.ended = None  # complete | short | reset | bad: ...
+        self.ended = None  # complete | short | reset | timeout | bad: ...
         self.framing = None  # none | length | chunked | close | upgrade
         self.chunks = []  # (seconds since the read began, size) of each chunk
         self.trailers = b""
@@ -167,10 +167,15 @@ class RawClient:
         except Closed as e:
             r.ended = "short" if str(e) == "eof" else "reset"
             return r
+        except TimeoutError:
+            r.ended = "timeout"
+            return r
         try:
             self._body(r, method, begin)
         except Closed as e:
             r.ended = "short" if str(e) == "eof" else "reset"
+        except TimeoutError:
+            r.ended = "timeout"
         except AssertionError as e:
             r.ended = f"bad: {e}"
         return r

@@ -5,6 +5,8 @@ import socket
 import struct
 import threading
 
+from .fake import closed_by_peer
+
 
 class Relay:
     def __init__(self, target, cut_down_after=None, reset=False):
@@ -23,6 +25,7 @@ class Relay:
         self.addr = self.sock.getsockname()
         self.port = self.addr[1]
         self.live = set()
+        self.clients = set()
         threading.Thread(target=self._accept, daemon=True).start()
 
     def __enter__(self):
@@ -40,7 +43,8 @@ class Relay:
             with self.lock:
                 self.accepted += 1
                 self.open += 1
-                self.peak = max(self.peak, self.open)
+                self.clients.add(c)
+                self.peak = max(self.peak, self.open - closed_by_peer(self.clients))
             threading.Thread(target=self._pump, args=(c,), daemon=True).start()
 
     def _pump(self, client):
@@ -72,6 +76,7 @@ class Relay:
         finally:
             with self.lock:
                 self.open -= 1
+                self.clients.discard(client)
                 self.live -= {client, server}
             if self.reset:
                 client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))

@@ -11,6 +11,7 @@ import lz4.frame
 import zstandard
 
 from rig.http1 import Closed, RawClient, Response
+from rig.wait import wait_until
 
 PER_HOP = {"connection", "keep-alive"}
 UUID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
@@ -32,7 +33,7 @@ DECODERS = {
 }
 
 
-def run_requests(case, addr, server, timeout=60):
+def run_requests(case, addr, server, timeout=20):
     """The responses of a case's requests on one connection; the list ends with the first that closes it."""
     out = []
     client = None
@@ -132,6 +133,9 @@ def differences(case, server, direct_addr, through_addr):
     deterministic."""
     seen = []
     for addr in (direct_addr, through_addr):
+        if any(not callable(data) and b"cmp-fixed" in data for _, data, _ in case.requests):
+            # An id is free again only a moment after its query has been answered.
+            wait_until(lambda: not server.queries("query_id LIKE 'cmp-fixed%'"))
         for statement in case.setup:
             server.sql(statement)
         answers = run_requests(case, addr, server)
@@ -143,7 +147,7 @@ def differences(case, server, direct_addr, through_addr):
         out.append(f"{len(direct)} answers direct, {len(through)} through chmux")
     for i, (a, b) in enumerate(zip(direct, through)):
         for (what, x), (_, y) in zip(a, b):
-            if x != y:
+            if x != y and what not in case.ignore:
                 out.append(f"answer {i + 1}, {what}:\n    direct  {short(x)}\n    through {short(y)}")
     if direct_state != through_state:
         out.append(f"stored:\n    direct  {short(direct_state)}\n    through {short(through_state)}")

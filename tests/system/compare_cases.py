@@ -33,6 +33,7 @@ class Case:
     check: str = ""  # SQL run directly after each; its result is compared too
     decode: bool = False  # compare the decoded body, masked, instead of the bytes (tags inside a codec)
     masks: tuple = ()  # (regex, replacement) for the body
+    ignore: tuple = ()  # parts of an answer that may differ; say why at the case
     covers: str = ""
 
 
@@ -194,7 +195,6 @@ add("exception after 2 million rows", get(q("SELECT throwIf(number = 2500000) FR
 add("exception after rows on 18.16", get(q("SELECT throwIf(number = 2500000) FROM system.numbers LIMIT 3000000")), servers=OLD, masks=((rb"^(?:0\n)+", b"ROWS"),), covers="mid-stream exceptions")
 add("exception with wait_end_of_query", get(q(THROW, max_block_size=1, wait_end_of_query=1)))
 add("exception after rows, HEAD", get(q(THROW, max_block_size=1), method="HEAD"))
-add("exception after rows, HTTP/1.0", get(q(THROW, max_block_size=1), version="HTTP/1.0"))
 for enc in ("gzip", "zstd", "br", "lz4"):
     # Rows that do not compress, so that over 1 MiB is out before the error; how many rows is a race.
     add(f"exception inside {enc}", get(q("SELECT hex(sipHash128(number)), throwIf(number = 400000) FROM numbers(500000)", max_threads=1), [("Accept-Encoding", enc)]),
@@ -479,12 +479,12 @@ add("chunked, nothing but the end", chunked_raw(b"0\r\n\r\n", q("SELECT 5")), se
 add("trailers after the last chunk", chunked_raw(b"8\r\nSELECT 1\r\n0\r\nX-Trailer: v\r\n\r\n"), servers=NEW, covers="odd HTTP")
 add("Transfer-Encoding: CHUNKED", ("POST", request("POST", "/", [("Transfer-Encoding", "CHUNKED")]) + b"8\r\nSELECT 1\r\n0\r\n\r\n", ""), servers=NEW, covers="odd HTTP")
 add("Content-Length with zeros in front", raw(b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 0008\r\n\r\nSELECT 1", "POST"), servers=BOTH, covers="odd HTTP")
-add("Content-Length twice, the same", raw(b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 8\r\nContent-Length: 8\r\n\r\nSELECT 1", "POST"), servers=BOTH, covers="odd HTTP")
 add("GET with Content-Length: 0", get(q("SELECT 1"), [("Content-Length", "0")]), servers=BOTH, covers="odd HTTP")
 EXPECT = [("Expect", "100-continue")]
 add("Expect: 100-continue", post("/", "SELECT 'expected'", EXPECT, how="expect"), servers=BOTH, covers="Expect")
 add("Expect: 100-continue, chunked", post("/", "SELECT 'expected'", EXPECT, how="expect", chunked=True), servers=BOTH, covers="Expect")
-add("Expect: 100-continue, body sent at once", post("/", "SELECT 'expected'", EXPECT), servers=BOTH, covers="Expect")
+# A 100 may be left out when the body is already there (RFC 9110, 10.1.1).
+add("Expect: 100-continue, body sent at once", post("/", "SELECT 'expected'", EXPECT), servers=BOTH, ignore=("interim",), covers="Expect")
 add("Expect: 100-continue, INSERT", post(q("INSERT INTO cmp FORMAT TSV"), b"1\ta\n" * 20000, EXPECT, how="expect"), servers=BOTH, setup=("TRUNCATE TABLE cmp",), check=INSERTED, covers="Expect")
 add("Connection: keep-alive named", get(q("SELECT 1"), [("Connection", "keep-alive"), ("Keep-Alive", "timeout=5")]), servers=BOTH, covers="odd HTTP")
 add("TE: trailers", get(q("SELECT 1"), [("TE", "trailers"), ("Connection", "TE")]), servers=NEW, covers="odd HTTP")

@@ -170,6 +170,15 @@ def test_throwif_after_rows_ends_short_on_26_exactly_as_direct(ch26, chmux26):
     assert m['chmux_exchanges_finished_total{result="cut_upstream"}'] >= 1
 
 
+def test_throwif_after_rows_is_no_clean_end_for_an_http10_client(chmux26):
+    """Straight, EOF ends it as it would end a success; chmux knows better and resets."""
+    with RawClient(chmux26.addr) as k:
+        k.send(request("GET", q("SELECT number, sleepEachRow(0.02), throwIf(number = 6) FROM numbers(10)", max_block_size=1), version="HTTP/1.0"))
+        r = k.response()
+    assert r.status == 200 and r.ended == "reset", r
+    assert r.body.startswith(b"0\t0\t0\n")
+
+
 def test_throwif_after_rows_on_18_is_as_direct(ch18, chmux18):
     """18.16 appends the text and ends the response normally."""
     target = q("SELECT throwIf(number = 2500000) FROM system.numbers LIMIT 3000000")

@@ -195,7 +195,7 @@ def test_64_slow_readers_share_one_budget(chmuxd, fake):
             for _ in range(total // MIB):
                 conn.send(BLOCK)
 
-    c = chmuxd(fake(script, keep_bytes=False).url, upstream__pool_size=64, chmux__memory_limit="16m")
+    c = chmuxd(fake(script, keep_bytes=False).url, upstream__pool_size=64, chmux__memory_limit="16m", chmux__buffer_size="64k")
     clients = [RawClient(None, sock=small_buffers(c.addr, 16384)) for _ in range(64)]
     for k in clients:
         k.send(request("GET", "/?query=SELECT"))

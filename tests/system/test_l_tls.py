@@ -250,7 +250,10 @@ def test_warm_tls_connections(pki, fake, chmuxd):
 
 @pytest.mark.parametrize("option,value", [("tls_ca_file", "/no/such/file"), ("tls_cert_file", "/no/such/file")])
 def test_unreadable_tls_files_stop_the_start(option, value):
-    p = run("--upstream", "https://localhost:1", "--listen", "127.0.0.1:0", "--set", f"upstream.{option}={value}")
+    args = ["--upstream", "https://localhost:1", "--listen", "127.0.0.1:0", "--set", f"upstream.{option}={value}"]
+    if option == "tls_cert_file":
+        args += ["--set", f"upstream.tls_key_file={value}"]
+    p = run(*args)
     assert p.returncode in (EXIT_START, EXIT_USAGE)
     assert value in p.stderr
 

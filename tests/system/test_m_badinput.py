@@ -17,6 +17,7 @@ REFUSED = {
     "length beside chunked": H + b"Content-Length: 3\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
     "chunked beside length": H + b"Transfer-Encoding: chunked\r\nContent-Length: 3\r\n\r\n0\r\n\r\n",
     "differing lengths": H + b"Content-Length: 3\r\nContent-Length: 4\r\n\r\nabcd",
+    "the same length twice": H + b"Content-Length: 3\r\nContent-Length: 3\r\n\r\nabc",
     "list of differing lengths": H + b"Content-Length: 3, 4\r\n\r\nabcd",
     "length not a number": H + b"Content-Length: abc\r\n\r\n",
     "length with a sign": H + b"Content-Length: +3\r\n\r\nabc",
@@ -229,7 +230,7 @@ def test_all_errors_are_told_at_once(tmp_path):
 
 
 def test_a_good_configuration_passes_the_check(tmp_path):
-    p, _ = check(tmp_path, "[chmux]\nmax_clients = 10\n[listen a]\naddress = 127.0.0.1:0\n[upstream]\nurl = http://127.0.0.1:1\nqueue_timeout = 1.5s\n")
+    p, _ = check(tmp_path, "[chmux]\nmax_clients = 10\n[listen a]\naddress = 127.0.0.1:0\n[upstream]\nurl = http://127.0.0.1:1\nqueue_timeout = 1500ms\n")
     assert p.returncode == 0, p.stderr
 
 

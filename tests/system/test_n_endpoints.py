@@ -273,6 +273,18 @@ def test_no_descriptor_leaks(chmuxd, fake):
     assert c.fds() <= before + 4
 
 
+@pytest.mark.parametrize("part", [b"", b"GET / HT", b"GET / HTTP/1.1\r\nX-A: b\r\n", b"POST / HTTP/1.1\r\nContent-Length: 9\r\n\r\nhalf"])
+@pytest.mark.parametrize("how", ["close", "reset"])
+def test_a_client_that_leaves_inside_a_request_is_gone_at_once(chmuxd, fake, part, how):
+    """Not only after head_timeout."""
+    c = chmuxd(fake().url, chmux__head_timeout="1h")
+    k = RawClient(c.addr)
+    k.send(part)
+    c.wait_metric("chmux_clients", 1)
+    k.close() if how == "close" else k.reset()
+    c.wait_metric("chmux_clients", 0, 2)
+
+
 def test_requests_in_progress_are_shown(chmuxd, fake, gate):
     g = gate()
 

@@ -100,8 +100,9 @@ def test_clickhouse_client_for_node(ch26, chmux26, node_folder, summary):
     if not folder:
         missing(summary, "@clickhouse/client", why)
     shutil.copy(f"{HERE}/node.mjs", folder)
-    both(ch26, chmux26, lambda a: ["node", f"{folder}/node.mjs", f"http://{a[0]}:{a[1]}"])
-    wait_until(lambda: not ch26.queries("query_id = 'node-aborted'"), 2, "the aborted query to be killed")
+    both(ch26, chmux26, lambda a: ["node", f"{folder}/node.mjs", f"http://{a[0]}:{a[1]}", f"node-aborted-{a[1]}"])
+    mine = f"query_id = 'node-aborted-{chmux26.addr[1]}'"
+    wait_until(lambda: not ch26.queries(mine), 1, "the aborted query to be killed")
 
 
 def test_clickhouse_go_over_http(ch26, chmux26, go_binary, summary):

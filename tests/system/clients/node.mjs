@@ -1,4 +1,4 @@
-// @clickhouse/client: node node.mjs URL. Run where node_modules holds the client.
+// @clickhouse/client: node node.mjs URL QUERY_ID (of a query that is aborted). Run where node_modules holds the client.
 import assert from 'node:assert/strict'
 import { Readable } from 'node:stream'
 import { ClickHouseLogLevel, createClient } from '@clickhouse/client'
@@ -58,7 +58,7 @@ await alice.close()
 
 // An aborted query leaves the client usable.
 const abort = new AbortController()
-const running = client.query({ query: 'SELECT sum(sleepEachRow(0.05)) FROM numbers(1000) SETTINGS max_block_size = 1', abort_signal: abort.signal, query_id: 'node-aborted' })
+const running = client.query({ query: 'SELECT sum(sleepEachRow(0.05)) FROM numbers(1000) SETTINGS max_block_size = 1', abort_signal: abort.signal, query_id: process.argv[3] })
 await json('SELECT 1')
 abort.abort()
 await assert.rejects(running)
