@@ -4,9 +4,11 @@
 # Building chmuxd.
 BUILD_PACKAGES="gcc libc6-dev make cmake ninja-build pkg-config libevent-dev libssl-dev libinih-dev
     ca-certificates"
-# Testing it: cmocka and the linters, clang with its sanitizer runtimes, real and fake peers.
-TEST_PACKAGES="libcmocka-dev clang libclang-rt-14-dev llvm clang-format universal-ctags binutils
-    python3 python3-venv curl openssl haproxy clickhouse-server clickhouse-client"
+# The unit tests and lints: cmocka, clang with its sanitizer runtimes, ctags.
+UNIT_PACKAGES="libcmocka-dev clang libclang-rt-14-dev llvm clang-format universal-ctags binutils python3"
+# The system tests: real servers, proxies and clients (node and npm: ensure_npm; Go, if there is one).
+SYSTEM_PACKAGES="python3 python3-venv curl openssl haproxy clickhouse-server clickhouse-client
+    php-cli php-curl"
 
 cache=${XDG_CACHE_HOME:-$HOME/.cache}/chmux
 

@@ -85,11 +85,15 @@ while [ $# -gt 0 ]; do
 done
 stages=${stages:-$ALL_STAGES}
 
-# shellcheck disable=SC2086  # lists of words
-ensure_packages $BUILD_PACKAGES $TEST_PACKAGES || die "the packages could not be installed"
+packages="$BUILD_PACKAGES $UNIT_PACKAGES"
 case "$stages" in
-*system*) ensure_npm || die "npm could not be installed" ;;
+*system*)
+    packages="$packages $SYSTEM_PACKAGES"
+    ensure_npm || die "npm could not be installed"
+    ;;
 esac
+# shellcheck disable=SC2086  # a list of words
+ensure_packages $packages || die "the packages could not be installed"
 
 rm -rf "$results"
 mkdir -p "$results"
