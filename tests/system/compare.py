@@ -13,7 +13,7 @@ import zstandard
 from rig.http1 import Closed, RawClient, Response
 from rig.wait import wait_until
 
-PER_HOP = {"connection", "keep-alive"}
+PER_HOP = {"connection", "keep-alive", "upgrade"}
 UUID = re.compile(r"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")
 # What differs from run to run of the very same request, with or without a proxy.
 BODY_MASKS = (
@@ -119,7 +119,7 @@ def view(r, case, server):
         body = body.replace(tag.encode(), b"TAG")
     for pattern, repl in (*BODY_MASKS, *case.masks):
         body = re.sub(pattern, repl, body)
-    return [("interim", r.interim), ("status line", r.status_line), ("headers", headers), ("body", body), ("ended", r.ended), ("framing", r.framing),
+    return [("interim", r.interim), ("status line", r.status_line), ("upgrade", r.header("Upgrade")), ("headers", headers), ("body", body), ("ended", r.ended), ("framing", r.framing),
             ("trailers", r.trailers)]
 
 

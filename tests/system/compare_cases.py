@@ -301,7 +301,7 @@ add("query_id by parameter", get(q("SELECT 1", query_id="cmp-fixed-1")), servers
 add("query_id by header", get(q("SELECT 1"), [("X-ClickHouse-Query-Id", "cmp-fixed-2")]), covers="parameters")
 add("query_id by both", get(q("SELECT queryID()", query_id="cmp-fixed-3"), [("X-ClickHouse-Query-Id", "cmp-fixed-4")]), covers="parameters")
 add("query_id empty", get(q("SELECT length(queryID())", query_id="")), covers="parameters")
-add("query_id with escapes", get(q("SELECT queryID()", query_id="a b&c+d/č")), covers="parameters")
+add("query_id with escapes", get(q("SELECT queryID()", query_id="cmp-fixed a b&c+d/č")), covers="parameters")
 add("database by parameter", get(q("SELECT currentDatabase()", database="system")), servers=BOTH, covers="parameters")
 add("database by header", get(q("SELECT currentDatabase()"), [("X-ClickHouse-Database", "system")]), covers="parameters")
 add("database by both", get(q("SELECT currentDatabase()", database="default"), [("X-ClickHouse-Database", "system")]), covers="parameters")

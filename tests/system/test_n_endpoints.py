@@ -285,6 +285,21 @@ def test_a_client_that_leaves_inside_a_request_is_gone_at_once(chmuxd, fake, par
     c.wait_metric("chmux_clients", 0, 2)
 
 
+@pytest.mark.parametrize("part", [b"GET / HT", b"GET /ping HTTP/1.1\r\n\r\n", b"POST / HTTP/1.1\r\nContent-Length: 9\r\n\r\nhalf"])
+@pytest.mark.parametrize("how", ["close", "reset"])
+def test_300_clients_that_leave_at_once_leave_nothing(chmuxd, fake, part, how):
+    """The bytes and the reset may come between two turns of the loop."""
+    c = chmuxd(fake().url, chmux__head_timeout="1h", upstream__pool_size=4)
+    for _ in range(300):
+        k = RawClient(c.addr)
+        k.send(part)
+        k.close() if how == "close" else k.reset()
+    c.wait_metric("chmux_clients_accepted_total", 300)
+    c.wait_metric("chmux_clients", 0, 3)
+    c.wait_metric("chmux_exchanges", 0)
+    c.wait_metric("chmux_queue_waiting", 0)
+
+
 def test_requests_in_progress_are_shown(chmuxd, fake, gate):
     g = gate()
 
