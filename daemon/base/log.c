@@ -339,8 +339,11 @@ log_stop(void)
 void
 log_dump_tail(void)
 {
-    /* Whoever fails a check may hold the lock, or die while another thread does: never wait. */
-    if (pthread_mutex_trylock(&lock) != 0)
+    /* Whoever fails a check may hold the lock itself: wait a moment for the others, no longer. */
+    struct timespec until;
+    clock_gettime(CLOCK_REALTIME, &until);
+    until.tv_sec += 1;
+    if (pthread_mutex_timedlock(&lock, &until) != 0)
         return;
     if (ring != NULL && tail_count > 0) {
         uint64_t whole = write_at > ring_cap ? write_at - ring_cap : 0;

@@ -281,7 +281,9 @@ got_bytes(struct client *c, struct blk **bp)
 static void LOOP_ONLY
 read_head(struct client *c)
 {
-    while (c->state == CLIENT_IDLE && conn_readable(&c->conn)) {
+    /* Inside a head one look more is worth it: a reset that came with the bytes is seen only so. */
+    while (c->state == CLIENT_IDLE &&
+           (conn_readable(&c->conn) || (c->in.len > 0 && conn_worth_reading(&c->conn)))) {
         struct blk *b = blk_get();
         if (b == NULL) {
             refuse(c, ERR_NOMEM, NULL, false);

@@ -17,6 +17,8 @@ is_dropped(const struct exchange *ex, const struct http_field *f)
 {
     if (f->id == HTTP_F_TRANSFER_ENCODING)
         return ex->minor == 0; /* an HTTP/1.0 client gets the payload bare */
+    if (f->id == HTTP_F_UPGRADE)
+        return ex->status.code != 101 || !ex->upgrade;
     return http_is_hop_by_hop(f->id) && f->id != HTTP_F_TRAILER;
 }
 
@@ -37,7 +39,7 @@ put_connection_lines(struct exchange *ex)
     ex->down_closing = !ex->client_keep || px->draining || ex->framing == HTTP_BODY_CLOSE ||
                        ex->dechunk || !request_whole;
     if (ex->tunnel)
-        buf_str(&ex->out, STR("Connection: Upgrade\r\nUpgrade: websocket\r\n"));
+        buf_str(&ex->out, STR("Connection: Upgrade\r\n"));
     else if (ex->down_closing)
         buf_str(&ex->out, STR("Connection: Close\r\n"));
     else

@@ -20,6 +20,8 @@ is_dropped(const struct exchange *ex, const struct http_req *r, const struct htt
         return r->meta.expect_continue; /* answered by us, once there is a lease */
     if (f->id == HTTP_F_TRANSFER_ENCODING || f->id == HTTP_F_TRAILER)
         return false; /* chunks pass as they are */
+    if (f->id == HTTP_F_UPGRADE)
+        return !ex->upgrade;
     if (http_is_hop_by_hop(f->id))
         return true;
     for (size_t i = 0; r->meta.conn_other && i < r->field_count; i++)
@@ -43,7 +45,9 @@ ex_compose_head(struct exchange *ex, const struct http_req *r)
 {
     struct buf *h = &ex->head;
     ex->names_host = upool_names_host(ex->px->pool);
-    bool need_id = ex->ch.is_query && !ex->ch.has_query_id;
+    /* 18.16 answers other methods without a parameter differently than with one. */
+    bool usual = r->method == HTTP_M_GET || r->method == HTTP_M_HEAD || r->method == HTTP_M_POST;
+    bool need_id = usual && ex->ch.is_query && !ex->ch.has_query_id;
     if (!buf_reserve(h, r->head_len + 256))
         return false;
     buf_str(h, r->method_text);
@@ -73,7 +77,7 @@ ex_compose_head(struct exchange *ex, const struct http_req *r)
         buf_str(h, STR("\r\n"));
     }
     if (ex->upgrade)
-        buf_str(h, STR("Connection: Upgrade\r\nUpgrade: websocket\r\n"));
+        buf_str(h, STR("Connection: Upgrade\r\n"));
     buf_str(h, STR("\r\n"));
     return buf_ok(h);
 }

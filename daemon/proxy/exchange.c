@@ -170,7 +170,8 @@ ex_client_gone(struct exchange *ex)
 {
     struct proxy *px = ex->px;
     bool sent = ex->uc != NULL && ex->head_sent == ex->head.len && ex->phase != PHASE_END;
-    if (sent && ex->ch.is_query && px->cfg->upstream.on_disconnect == ON_DISCONNECT_KILL) {
+    if (sent && ex->ch.is_query && ex->ch.query_id_len > 0 &&
+        px->cfg->upstream.on_disconnect == ON_DISCONNECT_KILL) {
         struct str body = str_n(ex->replay.p, ex->replay.len);
         enum err e;
         enum ch_class class = ex->ch.url_class;

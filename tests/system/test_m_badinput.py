@@ -8,6 +8,7 @@ from helpers import chmux_error
 from rig.chmuxd import EXIT_START, EXIT_USAGE, run
 from rig.fake import free_port
 from rig.http1 import RawClient, request
+from rig.wait import wait_until
 
 pytestmark = pytest.mark.san
 H = b"POST / HTTP/1.1\r\nHost: x\r\n"
@@ -310,11 +311,11 @@ def test_a_bad_address_is_named(addr):
 def test_a_name_that_is_not_found_is_told(chmuxd):
     c = chmuxd("http://no-such-host.invalid:1", upstream__connect_timeout="2s")
     chmux_error(c.ask("GET", "/ping", timeout=60), "upstream_connect", 503)
-    assert "no-such-host.invalid" in c.stderr
+    wait_until(lambda: "no-such-host.invalid" in c.stderr, what="the name in the log")
 
 
 def test_upstream_refused_is_told_in_the_log(chmuxd):
     port = free_port()
     c = chmuxd(f"http://127.0.0.1:{port}")
     chmux_error(c.ask("GET", "/ping"), "upstream_connect", 503)
-    assert str(port) in c.stderr and "refused" in c.stderr.lower(), c.stderr
+    wait_until(lambda: str(port) in c.stderr and "refused" in c.stderr.lower(), what=f"{port} and refused in the log")
