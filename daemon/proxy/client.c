@@ -82,7 +82,8 @@ client_accept(struct proxy *px, int fd, const struct addr *peer)
     metric_set(M_CLIENTS, (int64_t)px->client_count);
     timer_arm_in(&c->timer, px->cfg->chmux.idle_timeout);
     LOG_D("client_accepted client=%" PRIu64, c->id);
-    return; /* reading at once was tried: two of five reads came too early, each a call for nothing */
+    return; /* reading at once was tried: two of five reads came too early, each a call for nothing
+             */
 fail_timer:
     timer_fini(&c->timer);
 fail:

@@ -310,6 +310,22 @@ ex_upstream_lost(struct exchange *ex, const char *why)
     upool_wait_urgent(ex->px->pool, &ex->waiter);
 }
 
+/* A slow client must not hold a whole block for the last part of its answer. */
+static void LOOP_ONLY
+shrink_rest(struct exchange *ex)
+{
+    if (ex->down_valid == 0 || ex->down_valid > blk_cap() / 2)
+        return;
+    buf_add(&ex->out, ex->down->data + ex->down->start, ex->down_valid);
+    if (!buf_ok(&ex->out)) {
+        ex->out.failed = false; /* no room for a copy: the block stays */
+        return;
+    }
+    ex->out_ready = ex->out.len;
+    ex->down_valid = 0;
+    blk_put(&ex->down);
+}
+
 /* The response is whole and was read to its end: the lease is over, whatever the client still has
  * to take. */
 static void LOOP_ONLY
@@ -322,6 +338,7 @@ settle_lease(struct exchange *ex)
                 http_resp_keep_alive(&ex->meta, ex->status.minor, ex->framing) &&
                 http_req_reusable(ex->method, &ex->up_body);
     ex->uc = NULL;
+    shrink_rest(ex);
     if (keep && !stream->peer_closed) {
         struct uconn_end end = {
             .keep_alive_us = (int64_t)ex->meta.keep_alive_timeout_s * 1000000,

@@ -28,7 +28,9 @@ run_deferred(struct loop *l)
         struct loop_task *t = CONTAINER_OF(node, struct loop_task, link);
         t->fn(t->arg);
     }
-    if (!list_empty(&l->deferred))
+    /* By a timeout of nothing: an event made active here would run again before the loop polls. */
+    static const struct timeval at_once;
+    if (!list_empty(&l->deferred) && event_add(&l->defer_ev, &at_once) != 0)
         event_active(&l->defer_ev, EV_TIMEOUT, 0);
 }
 
@@ -115,6 +117,17 @@ on_signal(evutil_socket_t signo, short what, void *arg)
     callback_end(s->loop);
 }
 
+/* libevent's own heap of timeouts gets room for our two, so that adding them cannot fail later. */
+static bool LOOP_ONLY
+reserve_timeouts(struct loop *l)
+{
+    static const struct timeval far = {.tv_sec = 3600};
+    bool ok = event_add(&l->defer_ev, &far) == 0 && event_add(&l->timer_ev, &far) == 0;
+    event_del(&l->defer_ev);
+    event_del(&l->timer_ev);
+    return ok;
+}
+
 struct loop *
 loop_new(void)
 {
@@ -137,7 +150,7 @@ loop_new(void)
     l->label = "boot";
     l->slow_told.us = l->now.us - SLOW_TELL_US;
     if (event_assign(&l->defer_ev, l->base, -1, 0, on_defer, l) != 0 ||
-        event_assign(&l->timer_ev, l->base, -1, 0, on_timer, l) != 0)
+        event_assign(&l->timer_ev, l->base, -1, 0, on_timer, l) != 0 || !reserve_timeouts(l))
         goto free_base;
     return l;
 free_base:
@@ -169,12 +182,15 @@ loop_run(struct loop *l)
 {
     callback_begin(l, "boot");
     callback_end(l); /* what boot deferred */
-    event_base_loop(l->base, EVLOOP_NO_EXIT_ON_EMPTY);
+    if (!l->stop)    /* libevent forgets a break that comes before its loop */
+        event_base_loop(l->base, EVLOOP_NO_EXIT_ON_EMPTY);
+    l->stop = false;
 }
 
 void
 loop_stop(struct loop *l)
 {
+    l->stop = true;
     event_base_loopbreak(l->base);
 }
 

@@ -41,7 +41,7 @@ struct loop_task {                  /* embed; zero before first use */
 /* Becomes the loop thread. NULL: out of memory or descriptors. */
 MUST_USE struct loop *loop_new(void) ANY_THREAD;
 void loop_free(struct loop **lp) LOOP_ONLY;
-/* Runs until loop_stop(). */
+/* Runs until loop_stop(); returns soon if that was called already since the last run. */
 void loop_run(struct loop *l) LOOP_ONLY;
 void loop_stop(struct loop *l) LOOP_ONLY;
 struct mono loop_now(const struct loop *l) LOOP_ONLY;

@@ -31,6 +31,7 @@ struct loop {
     uint32_t heap_len, heap_cap, heap_reserved;
     struct loop_signal signals[LOOP_SIGNALS_MAX];
     size_t signal_count;
+    bool stop; /* loop_stop() was called, and loop_run() has not returned since */
 };
 
 void timers_run(struct loop *l) LOOP_ONLY;

@@ -63,7 +63,7 @@ heap_remove(struct loop *l, uint32_t at)
         return;
     place(l, at, l->heap[l->heap_len]);
     sift_up(l, at);
-    sift_down(l, l->heap[at].t->heap_at);
+    sift_down(l, at);
 }
 
 /* Lets libevent wake us for the earliest key, if it would not do so already. */
@@ -84,7 +84,9 @@ void
 timers_run(struct loop *l)
 {
     l->timer_armed_us = INT64_MAX;
-    while (l->heap_len > 0 && l->heap[0].key_us <= l->now.us) {
+    /* At most once round: what a callback arms for now waits until the sockets had their turn. */
+    for (uint32_t left = l->heap_len; left > 0 && l->heap_len > 0 && l->heap[0].key_us <= l->now.us;
+         left--) {
         struct timer *t = l->heap[0].t;
         if (t->due_us == INT64_MAX) {
             heap_remove(l, 0);

@@ -107,7 +107,8 @@ static void LOOP_ONLY
 uaddr_drop(struct uaddr *a)
 {
     struct upool *p = a->ep->pool;
-    LOG_I("address_gone host=%s address=%s", a->ep->url.host, a->text);
+    if (!p->stopping)
+        LOG_I("address_gone host=%s address=%s", a->ep->url.host, a->text);
     a->gone = true;
     p->addrs[a->index] = NULL;
     timer_disarm(&a->probe_timer);

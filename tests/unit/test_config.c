@@ -349,12 +349,13 @@ test_options_that_contradict_each_other(void **state)
     /* The complaint goes to what was set last. */
     REFUSED("--pool-size: min_idle (5) is more than pool_size (4); lower one or raise the other\n",
         .file = "[upstream]\nmin_idle = 5\n", FLAGS({"--pool-size", "upstream.pool_size", "4"}));
-    struct config *c = LOADED(FLAGS(SET("chmux.memory_limit", "8m"), SET("upstream.min_idle", "16"),
-        SET("upstream.eject_min", "30s"))); /* all three just fit */
+    struct config *c = LOADED(FLAGS(SET("chmux.memory_limit", "32m"),
+        SET("upstream.min_idle", "16"), SET("upstream.eject_min", "30s"))); /* all three just fit */
     config_free(&c);
-    REFUSED("--pool-size: pool_size (17) times 2 buffers of buffer_size (128k) is 4352k, more than "
-            "half of memory_limit (8m); raise memory_limit to 8704k or lower the others\n",
-        .file = "[chmux]\nmemory_limit = 8m\n", FLAGS({"--pool-size", "upstream.pool_size", "17"}));
+    REFUSED("--pool-size: pool_size (17) times 2 buffers of buffer_size (512k) is 17m, more than "
+            "half of memory_limit (32m); raise memory_limit to 34m or lower the others\n",
+        .file = "[chmux]\nmemory_limit = 32m\n",
+        FLAGS({"--pool-size", "upstream.pool_size", "17"}));
     /* One complaint for one slip: the refused pool_size is not compared. */
     REFUSED("t.conf:2: [upstream] pool_size: \"0\" is too small; 1 to 4096 is allowed\n",
         .file = "[upstream]\npool_size = 0\nmin_idle = 20\n");
