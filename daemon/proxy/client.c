@@ -9,6 +9,7 @@
 
 #include "base/no_block.h"
 
+#define HEAD_READ_MAX    16384 /* so much of a body may come in before there is a lease for it */
 #define LINGER_US        2000000
 #define LINGER_BYTES_MAX (64 << 20)
 
@@ -290,7 +291,7 @@ read_head(struct client *c)
             refuse(c, ERR_NOMEM, NULL, false);
             return;
         }
-        enum io r = conn_read(&c->conn, b->data, blk_cap(), &b->end);
+        enum io r = conn_read(&c->conn, b->data, size_min(HEAD_READ_MAX, blk_cap()), &b->end);
         if (r != IO_OK) {
             blk_put(&b);
             if (r != IO_WAIT)
