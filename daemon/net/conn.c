@@ -158,6 +158,8 @@ conn_read(struct conn *c, void *p, size_t cap, size_t *n)
     c->came_short = false;
     if (c->ssl == NULL)
         return plain_read(c, p, cap, n);
+    if (c->read_failed)
+        return fail(c, c->sys_errno);
     ERR_clear_error();
     errno = 0;
     c->read_wants_write = false;
@@ -167,15 +169,14 @@ conn_read(struct conn *c, void *p, size_t cap, size_t *n)
         size_t got = 0;
         int ret = SSL_read_ex(c->ssl, (char *)p + total, cap - total, &got);
         if (ret != 1) {
-            if (total == 0)
-                return tls_result(c, ret, true);
-            int e = SSL_get_error(c->ssl, ret);
-            if (e == SSL_ERROR_WANT_READ)
-                c->can_read = false;
-            else if (e == SSL_ERROR_WANT_WRITE)
-                (void)tls_result(c, ret, true);
-            /* EOF and errors stay: the next call meets them again. */
-            break;
+            enum io r = tls_result(c, ret, true);
+            if (total == 0) {
+                c->can_read = c->can_read && r != IO_EOF;
+                return r;
+            }
+            if (r == IO_ERROR) /* the data first; OpenSSL would not name the cause again */
+                c->read_failed = c->can_read = true;
+            break; /* EOF stays: the next call meets it again */
         }
         total += got;
     }
@@ -251,6 +252,8 @@ tls_writev(struct conn *c, const struct iovec *v, int count, size_t want, size_t
         int ret = SSL_write_ex(c->ssl, p, len, &put);
         if (ret != 1) {
             enum io r = tls_result(c, ret, false);
+            if (r == IO_ERROR)
+                c->can_read = true; /* as plain_writev() does */
             return *n > 0 && r == IO_WAIT ? IO_OK : r;
         }
         *n += put;
@@ -278,6 +281,8 @@ enum io
 conn_peek(struct conn *c)
 {
     char byte;
+    if (c->read_failed)
+        return fail(c, c->sys_errno);
     if (c->ssl != NULL) {
         ERR_clear_error();
         errno = 0;
