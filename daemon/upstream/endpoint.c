@@ -35,10 +35,11 @@ on_probe_due(void *arg)
     struct upool *p = a->ep->pool;
     if (a->gone || a->state == UADDR_UP || a->probing || p->stopping || p->draining)
         return;
-    if (upool_total(p) >= (size_t)p->cfg->pool_size || !uconn_dial(p, a, true))
+    a->probing = true; /* before: the dial may fail at once, and takes it back then */
+    if (upool_total(p) >= (size_t)p->cfg->pool_size || !uconn_dial(p, a, true)) {
+        a->probing = false;
         timer_arm_in(&a->probe_timer, p->cfg->eject_min); /* no room now */
-    else
-        a->probing = true;
+    }
 }
 
 /* Where a new or recovered address starts to count, so that it has nothing to catch up with. */
@@ -214,7 +215,8 @@ uconn_died_unanswered(struct uconn *uc)
     }
 }
 
-static void LOOP_ONLY
+/* false: the endpoint has no address now. */
+static bool LOOP_ONLY
 merge_addresses(struct endpoint *ep, const struct addr *addrs, size_t count)
 {
     struct upool *p = ep->pool;
@@ -228,16 +230,20 @@ merge_addresses(struct endpoint *ep, const struct addr *addrs, size_t count)
         if (!still)
             uaddr_drop(a);
     }
+    bool any = false;
     for (size_t k = 0; k < count; k++) {
         bool known = false;
         for (size_t i = 0; i < UPOOL_MAX_ADDRS; i++)
             known = known || (p->addrs[i] != NULL && p->addrs[i]->ep == ep &&
                                  addr_eq(&p->addrs[i]->addr, &addrs[k]));
-        if (!known && uaddr_new(ep, &addrs[k]) == NULL)
+        known = known || uaddr_new(ep, &addrs[k]) != NULL;
+        if (!known)
             LOG_W("address_ignored host=%s why=\"more than %d addresses, or no memory\"",
                 ep->url.host, UPOOL_MAX_ADDRS);
+        any = any || known;
     }
     update_gauges(p);
+    return any;
 }
 
 static void
@@ -251,8 +257,10 @@ on_resolved(void *arg, const struct addr *addrs, size_t count, const char *why)
     if (count > 0) {
         metric_inc(M_RESOLVES);
         ep->resolve_fails = 0;
-        ep->resolved = true;
-        merge_addresses(ep, addrs, count);
+        if (merge_addresses(ep, addrs, count))
+            ep->resolved = true;
+        else
+            again = RESOLVE_RETRY_MIN_US; /* no memory */
     } else {
         metric_inc(M_RESOLVES_FAILED);
         if (ep->resolve_fails == 0)
@@ -262,7 +270,7 @@ on_resolved(void *arg, const struct addr *addrs, size_t count, const char *why)
             ep->resolve_fails++;
         int64_t backoff = (int64_t)RESOLVE_RETRY_MIN_US << ep->resolve_fails;
         again = backoff < again ? backoff : again;
-        if (!ep->resolved) {
+        if (!ep->resolved && !endpoints_pending(p)) {
             char text[WHY_MAX];
             snprintf(text, sizeof text, "the host name cannot be resolved: %s", why);
             upool_dial_failed(p, NULL, text);
@@ -308,8 +316,9 @@ endpoint_start(struct endpoint *ep)
 {
     struct addr fixed;
     if (addr_from_ip(ep->url.host, ep->url.port, &fixed)) {
-        ep->resolved = true;
-        merge_addresses(ep, &fixed, 1);
+        ep->resolved = merge_addresses(ep, &fixed, 1);
+        if (!ep->resolved) /* no memory */
+            timer_arm_in(&ep->resolve_timer, RESOLVE_RETRY_MIN_US);
     } else {
         on_resolve_due(ep);
     }

@@ -23,6 +23,7 @@
 static void on_stream(void *arg);
 static void on_timeout(void *arg);
 static void dial_next(struct uconn *uc) LOOP_ONLY;
+static void idle_step(struct uconn *uc) LOOP_ONLY;
 
 static void
 on_free(void *arg)
@@ -249,6 +250,8 @@ dial_done(struct uconn *uc)
     timer_arm_in(&uc->timer, p->cfg->idle_timeout);
     upool_goto(uc, UCONN_IDLE);
     upool_kick(p);
+    if (waitq_count(&p->q) == 0)
+        idle_step(uc); /* the server's end may have come together with its yes */
 }
 
 /* A probe's connection stands: ask /ping. One small write into an empty socket buffer. */
@@ -341,6 +344,12 @@ tcp_step(struct uconn *uc)
     tls_step(uc);
 }
 
+static bool LOOP_ONLY
+is_rested(const struct uconn *uc)
+{
+    return mono_diff_us(loop_now(uc->pool->loop), uc->idle_since) > FRESHLY_USED_US;
+}
+
 /* An idle connection has no business being readable: the server closed it, or talks nonsense. TLS
  * session tickets are fine. */
 static void LOOP_ONLY
@@ -348,6 +357,9 @@ idle_step(struct uconn *uc)
 {
     if (!conn_readable(&uc->conn) || conn_peek(&uc->conn) == IO_WAIT)
         return;
+    /* Accepted only to be closed: without a limit, keeping connections warm would be a storm. */
+    if (uc->served == 0 && !is_rested(uc))
+        uconn_died_unanswered(uc);
     uconn_destroy(uc, M_STALE);
 }
 
@@ -415,17 +427,24 @@ on_timeout(void *arg)
     }
 }
 
-/* Can this idle connection be leased? If it turns out dead it is closed on the spot. */
+bool
+uconn_is_fit(struct uconn *uc)
+{
+    /* The event that tells of a close may still be on its way to us, or have come while it was
+     * leased. A connection that served nothing yet goes to who waits for it as it is: if the server
+     * closes all that it accepts, the waiter must hear of it. */
+    bool doubtful = is_rested(uc) || (uc->served > 0 && conn_readable(&uc->conn));
+    if (!uc->addr->gone && (!doubtful || conn_peek(&uc->conn) == IO_WAIT))
+        return true;
+    uconn_destroy(uc, uc->addr->gone ? M_CLOSE_SURPLUS : M_STALE);
+    return false;
+}
+
 static bool LOOP_ONLY
 take_idle(struct uconn *uc)
 {
-    struct upool *p = uc->pool;
-    bool rested = mono_diff_us(loop_now(p->loop), uc->idle_since) > FRESHLY_USED_US;
-    /* The event that tells of a close may still be on its way to us. */
-    if (uc->addr->gone || (rested && conn_peek(&uc->conn) != IO_WAIT)) {
-        uconn_destroy(uc, uc->addr->gone ? M_CLOSE_SURPLUS : M_STALE);
+    if (!uconn_is_fit(uc))
         return false;
-    }
     upool_goto(uc, UCONN_ACTIVE);
     return true;
 }
@@ -438,7 +457,7 @@ upool_try_lease(struct upool *p, struct uaddr *pin, uint64_t prefer_id)
     if (prefer_id != 0) {
         LIST_EACH (node, &p->idle) {
             struct uconn *uc = CONTAINER_OF(node, struct uconn, link);
-            if (uc->id != prefer_id)
+            if (uc->id != prefer_id || (pin != NULL && uc->addr != pin))
                 continue;
             if (take_idle(uc))
                 return uc;
@@ -461,7 +480,7 @@ upool_try_lease(struct upool *p, struct uaddr *pin, uint64_t prefer_id)
     if (other == NULL || !take_idle(other))
         return NULL;
     /* Served at once by a busier server; the next one finds the better one warm. */
-    if (least != NULL && least->connecting == 0 && upool_total(p) < (size_t)p->cfg->pool_size)
+    if (least != NULL && least->connecting == 0 && upool_may_dial(p) && !p->draining)
         (void)!uconn_dial(p, least, false);
     return other;
 }

@@ -138,10 +138,17 @@ make_room_for_head(struct upool *p, struct uconn *uc)
     const struct upool_waiter *head = head_of_line(p);
     if (head == NULL || suits(uc, &head->w) || upool_total(p) < (size_t)p->cfg->pool_size)
         return false;
-    bool coming = head->pin != NULL ? head->pin->connecting > 0 : p->connecting_count > 0;
-    bool others = head->pin != NULL && !head->fresh && head->pin->active > 0;
-    if (coming || (others && mono_diff_us(loop_now(p->loop), head->since) < STARVED_US))
+    /* One is on its way to it, or room is made already. */
+    bool dialing = head->pin != NULL ? head->pin->connecting > (head->pin->probing ? 1u : 0u)
+                                     : p->connecting_count > p->probing_count;
+    if (dialing || p->closing_count > 0)
         return false;
+    struct mono patience = mono_add_us(head->since, STARVED_US);
+    bool others = head->pin != NULL && !head->fresh && head->pin->active > 0;
+    if (others && mono_diff_us(patience, loop_now(p->loop)) > 0) {
+        timer_arm(&p->starved_timer, patience); /* maybe nothing else happens until then */
+        return false;
+    }
     uconn_destroy(uc, M_CLOSE_SURPLUS);
     return true;
 }
@@ -152,8 +159,8 @@ grant_one(struct upool *p)
 {
     LIST_EACH (node, &p->idle) {
         struct uconn *uc = CONTAINER_OF(node, struct uconn, link);
-        if (make_room_for_head(p, uc))
-            return true;
+        if (!uconn_is_fit(uc) || make_room_for_head(p, uc))
+            return true; /* one fewer: look again */
         struct waiter *w = waitq_pop(&p->q, suits, uc);
         if (w == NULL)
             continue;
@@ -165,17 +172,22 @@ grant_one(struct upool *p)
     return false;
 }
 
+bool
+upool_may_dial(const struct upool *p)
+{
+    return upool_total(p) < (size_t)p->cfg->pool_size &&
+           p->connecting_count - p->probing_count < (size_t)p->cfg->connect_concurrency;
+}
+
 static void LOOP_ONLY
 connect_more(struct upool *p)
 {
-    size_t cap = (size_t)p->cfg->pool_size;
     for (;;) {
         size_t dialing = p->connecting_count - p->probing_count;
         size_t want = waitq_count(&p->q);
         if (!p->draining && p->idle_count + dialing < (size_t)p->cfg->min_idle && uaddr_any_up(p))
             want = size_max(want, dialing + 1);
-        if (dialing >= want || dialing >= (size_t)p->cfg->connect_concurrency ||
-            upool_total(p) >= cap)
+        if (dialing >= want || !upool_may_dial(p))
             return;
         const struct upool_waiter *head = head_of_line(p);
         struct uaddr *pin = head == NULL ? NULL : head->pin;
@@ -184,7 +196,8 @@ connect_more(struct upool *p)
             return;
         }
         /* Others live: wait for those, the back-off of the failed ones brings more. */
-        if (!uaddr_any_up(p) && p->active_count > 0 && (head == NULL || !head->fresh))
+        if (!uaddr_any_up(p) && p->active_count > 0 &&
+            (head == NULL || (!head->fresh && pin == NULL)))
             return;
         if (!uconn_dial(p, pin, false))
             return;
@@ -234,8 +247,9 @@ upool_dial_failed(struct upool *p, const struct uaddr *pin, const char *why)
 enum err
 upool_wait(struct upool *p, struct upool_waiter *w, uint64_t flow_key)
 {
-    /* Who can be given a new connection does not queue, it only waits for the connect. */
-    size_t taken = p->active_count + p->idle_count;
+    /* Who can be given a connection does not queue, it only waits for the connect, or for its turn
+     * at an idle one, or for the place of one that does not suit. */
+    size_t taken = p->active_count;
     size_t room = (size_t)p->cfg->pool_size - size_min(taken, (size_t)p->cfg->pool_size);
     if (waitq_count(&p->q) - p->q.urgent_count >= (size_t)p->cfg->queue_size + room)
         return ERR_QUEUE_FULL;
@@ -280,6 +294,13 @@ open_tls(struct upool *p, char *why, size_t why_len)
     return true;
 }
 
+static void
+on_starved(void *arg)
+{
+    thr_check_loop();
+    upool_kick(arg);
+}
+
 struct upool *
 upool_new(struct loop *l, struct resolver *r, const struct config_upstream *cfg, int64_t stall_us,
     char *why, size_t why_len)
@@ -295,8 +316,9 @@ upool_new(struct loop *l, struct resolver *r, const struct config_upstream *cfg,
     list_init(&p->active);
     list_init(&p->closing);
     waitq_init(&p->q);
+    timer_init(&p->starved_timer, l, on_starved, p);
     p->endpoints = mem_zalloc(cfg->url.count * sizeof *p->endpoints);
-    if (p->endpoints == NULL) {
+    if (p->endpoints == NULL || !timer_reserve(&p->starved_timer)) {
         snprintf(why, why_len, "out of memory");
         goto fail;
     }
@@ -355,6 +377,7 @@ upool_free(struct upool **pp)
     for (size_t i = 0; i < p->endpoint_count; i++)
         endpoint_fini(&p->endpoints[i]);
     waitq_fini(&p->q);
+    timer_fini(&p->starved_timer);
     tls_ctx_unref(&p->tls);
     mem_free(p->endpoints);
     mem_free(p);

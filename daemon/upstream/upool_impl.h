@@ -91,6 +91,7 @@ struct upool {
     size_t addr_end; /* one past the last used place in addrs */
     struct waitq q;
     struct loop_task serve_task;
+    struct timer starved_timer; /* the head of the line has waited long enough for its address */
     uint64_t next_id;
     bool started, draining, stopping;
 };
@@ -109,7 +110,12 @@ void upool_dial_failed(struct upool *p, const struct uaddr *pin, const char *why
 void upool_close_idle_of(struct upool *p, const struct uaddr *a, struct mono idle_before,
     enum metric_id reason) LOOP_ONLY;
 
+/* Is there room under the cap, and under connect_concurrency? */
+bool upool_may_dial(const struct upool *p) LOOP_ONLY;
+
 /* uconn.c */
+/* Can this idle connection be leased? If it turns out dead it is closed on the spot. */
+MUST_USE bool uconn_is_fit(struct uconn *uc) LOOP_ONLY;
 /* Starts a connection attempt; false: nothing to try (no address) or no memory. */
 MUST_USE bool uconn_dial(struct upool *p, struct uaddr *pin, bool probe) LOOP_ONLY;
 /* The end of a connection in any state. If the server does not know yet, its slot stays taken until
