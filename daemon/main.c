@@ -75,15 +75,16 @@ add_flag(struct command_line *cl, const char *flag, const char *path, const char
     return true;
 }
 
-/* Keeps a formatted copy for as long as the command line is in use. */
+/* Takes a string that lives as long as the command line is in use; NULL: no memory or too many. */
 static const char *
-keep(struct command_line *cl, const char *fmt, int len, const char *s, int n)
+keep(struct command_line *cl, char *owned)
 {
-    char *copy = NULL;
-    if (cl->owned_count == FLAGS_MAX || asprintf(&copy, fmt, len, s, n) < 0)
+    if (owned == NULL || cl->owned_count == FLAGS_MAX) {
+        free(owned);
         return NULL;
-    cl->owned[cl->owned_count++] = copy;
-    return copy;
+    }
+    cl->owned[cl->owned_count++] = owned;
+    return owned;
 }
 
 static bool
@@ -94,14 +95,17 @@ add_set(struct command_line *cl, const char *text)
         fprintf(stderr, "chmuxd: --set %s: want SECTION.KEY=VALUE\n", text);
         return false;
     }
-    const char *path = keep(cl, "%.*s", (int)(eq - text), text, 0);
+    const char *path = keep(cl, strndup(text, (size_t)(eq - text)));
     return path != NULL && add_flag(cl, "--set", path, eq + 1);
 }
 
 static bool
 add_listen(struct command_line *cl, const char *address, int n)
 {
-    const char *path = keep(cl, "%.*sflag%d.address", 7, "listen.", n);
+    char *text = NULL;
+    if (asprintf(&text, "listen.flag%d.address", n) < 0)
+        return false;
+    const char *path = keep(cl, text);
     return path != NULL && add_flag(cl, "--listen", path, address);
 }
 

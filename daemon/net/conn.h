@@ -39,7 +39,7 @@ struct conn { /* fields are conn's */
     bool came_short;  /* the last read took all there was: another may still meet the end */
     bool peer_closed; /* the kernel has seen the peer's FIN or RST */
     bool read_wants_write, write_wants_read; /* TLS only */
-    bool read_failed; /* TLS only: behind the data that the last read gave */
+    bool read_failed;                        /* TLS only: behind the data that the last read gave */
 };
 
 /* Takes fd (and ssl, may be NULL) on success only. */
@@ -84,8 +84,9 @@ conn_is_open(const struct conn *c)
 /* TLS handshake step: IO_OK when done (at once for plain). */
 enum io conn_handshake(struct conn *c, const char *server_name, char *why, size_t why_len)
     LOOP_ONLY;
-/* cap > 0. *n > 0 with IO_OK only. Worth a call even when conn_readable() says no, if the message the caller
- * waits for is not whole: a reset that came together with data brings no event of its own. */
+/* cap > 0. *n > 0 with IO_OK only. Worth a call even when conn_readable() says no, if the message
+ * the caller waits for is not whole: a reset that came together with data brings no event of its
+ * own. */
 enum io conn_read(struct conn *c, void *p, size_t cap, size_t *n) LOOP_ONLY;
 /* May take a part: *n bytes of the vector, in order. IO_WAIT: none. At most 8 entries. */
 enum io conn_writev(struct conn *c, const struct iovec *v, int count, size_t *n) LOOP_ONLY;

@@ -132,6 +132,7 @@ struct loop *
 loop_new(void)
 {
     thr_become(THR_LOOP);
+    thr_check_loop();
     struct loop *l = mem_zalloc(sizeof *l);
     if (l == NULL)
         return NULL;

@@ -36,7 +36,7 @@ upool_goto(struct uconn *uc, enum uconn_state to)
     struct upool *p = uc->pool;
     CHECK(legal[uc->state] & (1u << to));
     switch (uc->state) {
-    case UCONN_PROBING: p->probing_count--; /* fall through */
+    case UCONN_PROBING: p->probing_count--; FALLTHROUGH;
     case UCONN_CONNECTING: p->connecting_count--; break;
     case UCONN_IDLE:
         p->idle_count--;
@@ -52,7 +52,7 @@ upool_goto(struct uconn *uc, enum uconn_state to)
     list_unlink(&uc->link);
     uc->state = to;
     switch (to) {
-    case UCONN_PROBING: p->probing_count++; /* fall through */
+    case UCONN_PROBING: p->probing_count++; FALLTHROUGH;
     case UCONN_CONNECTING:
         p->connecting_count++;
         list_push_front(&p->connecting, &uc->link);
