@@ -251,14 +251,6 @@ check_listener(struct config_loader *l, size_t i)
             c->admin.address, c->listen_name[i]);
 }
 
-static void
-check_reserved(struct config_loader *l)
-{
-    struct subject s = SUBJECT(chmux, "workers");
-    if (!s.origin->bad && l->c->chmux.workers != 0)
-        complain(l, WARN, &s, "has no effect in this version");
-}
-
 void
 config_cross_check(struct config_loader *l)
 {
@@ -267,7 +259,6 @@ config_cross_check(struct config_loader *l)
     check_urls(l);
     check_certificate_pair(l);
     check_tls(l);
-    check_reserved(l);
     for (size_t i = 0; i < l->c->listen_count; i++)
         check_listener(l, i);
 }

@@ -440,14 +440,6 @@ test_there_is_a_bound_on_listeners(void **state)
     config_free(&c);
 }
 
-static void
-test_reserved_options_warn(void **state)
-{
-    (void)state;
-    WARNED("warning: t.conf:2: [chmux] workers: has no effect in this version\n",
-        .file = "[chmux]\nworkers = 2\n");
-}
-
 /* inih cuts lines at 200 bytes unless told otherwise; neither it nor we may do so silently. */
 static void
 test_long_lines_are_read_or_refused_never_cut(void **state)
@@ -704,7 +696,6 @@ main(void)
         TEST(test_urls_that_contradict_each_other),
         TEST(test_listeners_that_contradict_each_other),
         TEST(test_there_is_a_bound_on_listeners),
-        TEST(test_reserved_options_warn),
         TEST(test_long_lines_are_read_or_refused_never_cut),
         TEST(test_hostile_bytes),
         TEST(test_what_is_printed_loads_to_the_same),
