@@ -11,6 +11,7 @@
 #define HEAD_MAX       16384
 #define ANSWER_MAX     (4 << 20)
 #define CLIENT_LIFE_US 10000000
+#define SPARE_IN       4096
 #define ADMIN_MAGIC    0x61646d6eu
 
 struct admin {
@@ -22,11 +23,14 @@ struct admin {
     size_t count;
     struct http_req req; /* scratch */
     struct str busy;
+    /* Taken at boot, so that one client at a time is answered though the budget is spent: just then
+     * somebody wants to know, and a probe that fails would have us restarted. */
+    struct buf body, spare_in, spare_out;
 };
 
 struct admin_client {
     uint32_t magic;
-    bool closed;
+    bool closed, has_spare;
     struct admin *admin;
     struct conn conn;
     struct timer timer;
@@ -47,6 +51,14 @@ on_free(void *arg)
     mem_free(c);
 }
 
+static void
+swap_bufs(struct buf *a, struct buf *b)
+{
+    struct buf t = *a;
+    *a = *b;
+    *b = t;
+}
+
 static void LOOP_ONLY
 close_client(struct admin_client *c)
 {
@@ -57,6 +69,12 @@ close_client(struct admin_client *c)
     timer_fini(&c->timer);
     list_remove(&c->link);
     c->admin->count--;
+    if (c->has_spare) {
+        c->in.len = c->out.len = 0;
+        c->in.failed = c->out.failed = false;
+        swap_bufs(&c->in, &c->admin->spare_in);
+        swap_bufs(&c->out, &c->admin->spare_out);
+    }
     loop_defer(c->admin->loop, &c->free_task, on_free, c);
 }
 
@@ -101,13 +119,13 @@ answer(struct admin_client *c, const struct http_req *r)
         else
             put_answer(&c->out, 200, text, STR("ok\n"), head);
     } else if (str_eq(r->target, STR("/metrics"))) {
-        struct buf body;
-        buf_init(&body, ANSWER_MAX);
         update_gauges(a);
-        metric_print(&body);
+        a->body.len = 0;
+        metric_print(&a->body);
         put_answer(&c->out, 200, "text/plain; version=0.0.4; charset=utf-8",
-            str_n(body.p, body.len), head);
-        buf_fini(&body);
+            str_n(a->body.p, a->body.len), head);
+        c->out.failed |= !buf_ok(&a->body); /* better no answer than a part of one */
+        a->body.failed = false;
     } else {
         put_answer(&c->out, 404, text,
             STR("here are /live, /ready, /ready?upstream and /metrics\n"), head);
@@ -206,9 +224,27 @@ on_accept(void *arg, int fd, const struct addr *peer)
         close(fd);
         return;
     }
+    c->has_spare = a->spare_in.cap > 0;
+    if (c->has_spare) {
+        swap_bufs(&c->in, &a->spare_in);
+        swap_bufs(&c->out, &a->spare_out);
+    }
     a->count++;
     list_push_back(&a->clients, &c->link);
     timer_arm_in(&c->timer, CLIENT_LIFE_US);
+}
+
+/* Every counter may grow by some digits yet. */
+static bool LOOP_ONLY
+reserve_spare(struct admin *a)
+{
+    buf_init(&a->body, ANSWER_MAX);
+    buf_init(&a->spare_in, HEAD_MAX);
+    buf_init(&a->spare_out, ANSWER_MAX + 1024);
+    metric_print(&a->body);
+    size_t size = a->body.len * 2;
+    return buf_reserve(&a->body, size) && buf_reserve(&a->spare_in, SPARE_IN) &&
+           buf_reserve(&a->spare_out, size);
 }
 
 struct admin *
@@ -230,6 +266,10 @@ admin_new(struct loop *l, const struct config *cfg, struct proxy *px, struct upo
     http_req_init(&a->req);
     struct listener_options o = {.backlog = 128, .mode = 0660};
     const char *parse_why = "";
+    if (!reserve_spare(a)) {
+        snprintf(why, why_len, "out of memory");
+        goto fail;
+    }
     if (!addr_parse(str_of(cfg->admin.address), &o.addr, &parse_why)) {
         snprintf(why, why_len, "[admin] address %s: %s", cfg->admin.address, parse_why);
         goto fail;
@@ -267,5 +307,8 @@ admin_free(struct admin **ap)
         on_free(c);
     }
     http_req_fini(&a->req);
+    buf_fini(&a->body);
+    buf_fini(&a->spare_in);
+    buf_fini(&a->spare_out);
     mem_free(a);
 }
