@@ -12,9 +12,11 @@
 #define HEAD_READ_MAX    16384 /* so much of a body may come in before there is a lease for it */
 #define LINGER_US        2000000
 #define LINGER_BYTES_MAX (64 << 20)
+#define LINGER_READS     32 /* then others get their turn */
 
 static void on_stream(void *arg);
 static void on_timer(void *arg);
+static void on_next(void *arg);
 
 static void
 on_free(void *arg)
@@ -118,7 +120,8 @@ client_close(struct client *c)
 void
 client_close_if_idle(struct client *c)
 {
-    if (c->state == CLIENT_IDLE && c->in.len == 0)
+    /* A request that has arrived, though its event has not, is still served. */
+    if (c->state == CLIENT_IDLE && c->in.len == 0 && conn_peek(&c->conn) != IO_OK)
         client_close(c);
 }
 
@@ -132,6 +135,7 @@ begin_linger(struct client *c)
     buf_fini(&c->in);
     conn_shutdown(&c->conn);
     timer_arm_in(&c->timer, LINGER_US);
+    loop_defer(c->px->loop, &c->task, on_next, c); /* what came already brings no event */
 }
 
 static void LOOP_ONLY
@@ -139,14 +143,17 @@ linger_step(struct client *c)
 {
     char sink[8192];
     size_t n = 0;
-    enum io r;
-    while ((r = conn_read(&c->conn, sink, sizeof sink, &n)) == IO_OK) {
+    for (int i = 0; i < LINGER_READS; i++) {
+        enum io r = conn_read(&c->conn, sink, sizeof sink, &n);
+        if (r == IO_WAIT)
+            return;
         c->linger_left -= (int64_t)n;
-        if (c->linger_left <= 0)
-            break;
+        if (r != IO_OK || c->linger_left <= 0) {
+            client_close(c);
+            return;
+        }
     }
-    if (r != IO_WAIT)
-        client_close(c);
+    loop_defer(c->px->loop, &c->task, on_next, c);
 }
 
 /* Answers with an error of our own when there is no exchange to do it, and closes. */
@@ -377,12 +384,11 @@ client_exchange_done(struct client *c, struct blk **rest, enum farewell how)
     if (how == FAREWELL_KEEP && blk_len(*rest) > 0) {
         buf_add(&c->in, (*rest)->data + (*rest)->start, blk_len(*rest));
         if (!buf_ok(&c->in))
-            how = FAREWELL_CLOSE;
+            how = FAREWELL_LINGER;
     }
     blk_put(rest);
     if (how == FAREWELL_LINGER) {
         begin_linger(c);
-        loop_defer(c->px->loop, &c->task, on_next, c);
         return;
     }
     if (how != FAREWELL_KEEP) {
@@ -395,5 +401,5 @@ client_exchange_done(struct client *c, struct blk **rest, enum farewell how)
     if (c->in.len > 0 || conn_readable(&c->conn))
         loop_defer(c->px->loop, &c->task, on_next, c);
     else if (c->px->draining && !c->px->listening)
-        client_close(c);
+        client_close_if_idle(c);
 }
