@@ -11,6 +11,7 @@
 #include "base/no_block.h"
 
 #define HEAD_HOLD_MAX 65536 /* a longer head goes out in parts */
+#define FILLS_MAX     2     /* reads that bring the client nothing, before others get their turn */
 
 static bool LOOP_ONLY
 is_dropped(const struct exchange *ex, const struct http_field *f)
@@ -46,18 +47,43 @@ put_connection_lines(struct exchange *ex)
         buf_add(&ex->out, px->keep_alive_lines, px->keep_alive_len);
 }
 
+static enum step LOOP_ONLY
+bad_response(struct exchange *ex, const char *why)
+{
+    LOG_W("upstream_bad_response id=%" PRIu64 " address=%s why=\"%s\"", ex->id,
+        uaddr_text(uconn_addr(ex->uc)), why);
+    ex_fail(ex, ERR_UPSTREAM_BAD, why);
+    return STEP_ENDED;
+}
+
+static enum step LOOP_ONLY
+out_failed(struct exchange *ex)
+{
+    if (ex->out.len > ex->out.max / 2)
+        return bad_response(ex, "its head is too large");
+    ex_fail(ex, ERR_NOMEM, NULL);
+    return STEP_ENDED;
+}
+
 /* An interim response: ours to answer when it is 100, the client's business otherwise. */
-static void LOOP_ONLY
+static enum step LOOP_ONLY
 interim_head(struct exchange *ex)
 {
     if (ex->status.code == 100 || ex->minor == 0) {
         ex->out.len = ex->out_mark;
     } else {
         buf_str(&ex->out, STR("\r\n"));
+        if (!buf_ok(&ex->out))
+            return out_failed(ex);
+        ex->interim += ex->out.len - ex->out_mark;
         ex->out_ready = ex->out_mark = ex->out.len;
     }
     ex->phase = PHASE_STATUS;
     http_meta_init(&ex->meta);
+    ex->listed.len = 0;
+    ex->exception_code = 0;
+    ex->saw_progress = false;
+    return STEP_MOVED;
 }
 
 static void LOOP_ONLY
@@ -100,11 +126,12 @@ static enum step LOOP_ONLY
 head_done(struct exchange *ex)
 {
     int code = ex->status.code;
-    if (code == 101 && ex->upgrade) {
+    if (code == 101) {
+        if (!ex->upgrade)
+            return bad_response(ex, "it switched protocols unasked");
         start_tunnel(ex);
     } else if (code < 200) {
-        interim_head(ex);
-        return STEP_MOVED;
+        return interim_head(ex);
     } else if (http_resp_framing(&ex->meta, code, ex->method, &ex->framing) != ERR_OK) {
         ex_fail(ex, ERR_UPSTREAM_BAD, "its framing is contradictory");
         return STEP_ENDED;
@@ -115,18 +142,11 @@ head_done(struct exchange *ex)
         drop_listed(ex);
     put_connection_lines(ex);
     buf_str(&ex->out, STR("\r\n"));
+    if (!buf_ok(&ex->out))
+        return out_failed(ex);
     ex->out_ready = ex->out.len;
     ex->phase = http_body_is_done(&ex->down_body) ? PHASE_END : PHASE_BODY;
     return STEP_MOVED;
-}
-
-static enum step LOOP_ONLY
-bad_response(struct exchange *ex, const char *why)
-{
-    LOG_W("upstream_bad_response id=%" PRIu64 " address=%s why=\"%s\"", ex->id,
-        uaddr_text(uconn_addr(ex->uc)), why);
-    ex_fail(ex, ERR_UPSTREAM_BAD, why);
-    return STEP_ENDED;
 }
 
 static enum step LOOP_ONLY
@@ -190,7 +210,11 @@ parse_fields(struct exchange *ex)
         }
         buf_str(&ex->out, run);
         if (!buf_ok(&ex->out))
-            return bad_response(ex, "its head is too large");
+            return out_failed(ex);
+        /* It is never let out in parts: what is no answer yet must not look like one. */
+        bool interim = ex->status.code < 200;
+        if (interim && ex->out.len - ex->out_mark > HEAD_HOLD_MAX)
+            return bad_response(ex, "an interim response is too long");
         if (r == HTTP_LINE_END) {
             b->start += used;
             return head_done(ex);
@@ -198,7 +222,7 @@ parse_fields(struct exchange *ex)
         if (r != HTTP_LINE_MORE)
             return bad_response(ex, r == HTTP_LINE_LARGE ? "a header field is too long"
                                                          : "a header field is malformed");
-        if (ex->saw_progress || ex->out.len > HEAD_HOLD_MAX)
+        if (!interim && (ex->saw_progress || ex->out.len > HEAD_HOLD_MAX))
             ex->out_ready = ex->out_mark = ex->out.len;
         return STEP_DRY;
     }
@@ -288,6 +312,7 @@ static enum step LOOP_ONLY
 take_more(struct exchange *ex)
 {
     bool moved = false;
+    int fills = 0;
     for (;;) {
         enum step p = ex->down == NULL ? STEP_DRY : parse(ex);
         if (p == STEP_ENDED)
@@ -304,6 +329,10 @@ take_more(struct exchange *ex)
             return STEP_MOVED;
         if (ex->down != NULL && blk_len(ex->down) == blk_cap())
             return bad_response(ex, "a header field is too long (buffer_size)");
+        if (fills++ == FILLS_MAX) { /* it sends much that stays here: interim heads, our fields */
+            ex_later(ex);
+            return STEP_DRY;
+        }
         enum io r = fill(ex);
         if (r == IO_WAIT)
             return moved ? STEP_MOVED : STEP_DRY;

@@ -114,8 +114,7 @@ leave_upstream(struct exchange *ex, enum metric_id reason)
         struct uconn *uc = ex->uc;
         ex->uc = NULL;
         if (!ex->up_done && ex->up_bytes > 0)
-            conn_reset_on_close(
-                uconn_stream(uc)); /* a plain FIN may pass for the end of the data */
+            uconn_reset_on_close(uc);
         uconn_close(uc, reason);
     }
     session_leave(ex);
@@ -219,17 +218,33 @@ refused_metric(enum err e)
     return M_REFUSED_BAD_REQUEST;
 }
 
+/* Room for a reply of our own in out, behind what is left to send of an interim response. */
+static void
+clear_out(struct exchange *ex)
+{
+    size_t left = (size_t)(ex->interim - ex->down_bytes);
+    if (left == 0) {
+        ex->out.len = 0;
+        if (!buf_ok(&ex->out))
+            buf_fini(&ex->out);
+    } else {
+        buf_consume(&ex->out, ex->out_sent);
+        ex->out.len = left;
+    }
+    ex->out_sent = ex->out_ready = ex->out_mark = 0;
+}
+
 void
 ex_fail(struct exchange *ex, enum err e, const char *detail)
 {
     struct proxy *px = ex->px;
     leave_upstream(ex, M_CLOSE_ERROR);
     ex->err = e;
-    if (ex->state == EX_QUEUED)
+    if (ex->state == EX_QUEUED && !ex->retried)
         metric_observe_us(H_QUEUE_WAIT, mono_diff_us(loop_now(px->loop), ex->start));
     LOG_D("exchange_failed id=%" PRIu64 " error=%s detail=\"%s\"", ex->id, err_info(e)->token,
         detail == NULL ? "" : detail);
-    if (ex->down_bytes > 0) { /* too late for a status: end short */
+    if (ex->down_bytes > ex->interim) { /* too late for a status: end short */
         ex->cut = true;
         if (ex->state != EX_FLUSHING)
             ex_goto(ex, EX_FLUSHING);
@@ -241,7 +256,7 @@ ex_fail(struct exchange *ex, enum err e, const char *detail)
     blk_put(&ex->down);
     ex->down_valid = 0;
     bool keep = ex->client_keep && http_body_is_done(&ex->up_body) && !px->draining;
-    ex->out.len = ex->out_sent = ex->out_ready = 0;
+    clear_out(ex);
     ch_error_response(&ex->out, e, detail, ex->minor, keep, ex->method == HTTP_M_HEAD);
     if (!buf_ok(&ex->out)) {
         buf_fini(&ex->out);
@@ -304,6 +319,9 @@ ex_upstream_lost(struct exchange *ex, const char *why)
     ex->up_done = false;
     blk_put(&ex->down);
     ex->down_valid = 0;
+    /* Nothing may pump it while it waits: that would disarm the timer of the queue. */
+    list_unlink(&ex->starved_link);
+    loop_undefer(&ex->task);
     ex_goto(ex, EX_QUEUED);
     ex->waiter.fresh = true;
     timer_arm_in(&ex->client->timer, ex->px->cfg->upstream.queue_timeout);
@@ -360,6 +378,12 @@ on_task(void *arg)
     ex_pump(OBJ_CAST(struct exchange, arg, EXCHANGE_MAGIC));
 }
 
+void
+ex_later(struct exchange *ex)
+{
+    loop_defer(ex->px->loop, &ex->task, on_task, ex);
+}
+
 /* What would have to move, and does not? Arms the timer for it. */
 static void LOOP_ONLY
 watch_for_stall(struct exchange *ex)
@@ -406,7 +430,7 @@ ex_pump(struct exchange *ex)
         }
     }
     watch_for_stall(ex);
-    loop_defer(ex->px->loop, &ex->task, on_task, ex);
+    ex_later(ex);
 }
 
 static void
@@ -497,6 +521,14 @@ exchange_on_memory(struct exchange *ex)
 }
 
 static void LOOP_ONLY
+put_continue(struct exchange *ex)
+{
+    struct str text = STR("HTTP/1.1 100 Continue\r\n\r\n");
+    buf_str(&ex->out, text);
+    ex->interim += buf_ok(&ex->out) ? text.len : 0;
+}
+
+static void LOOP_ONLY
 ex_lease(struct exchange *ex, struct uconn *uc)
 {
     struct proxy *px = ex->px;
@@ -515,7 +547,7 @@ ex_lease(struct exchange *ex, struct uconn *uc)
     }
     /* Only now is the body wanted, and only if the client has not begun to send it unasked. */
     if (ex->expect && !ex->retried && blk_len(ex->up) == 0 && ex->client->in.len == 0)
-        buf_str(&ex->out, STR("HTTP/1.1 100 Continue\r\n\r\n"));
+        put_continue(ex);
     ex->out_ready = ex->out_mark = ex->out.len;
     ex_pump(ex);
 }
@@ -549,10 +581,22 @@ park_body(struct exchange *ex)
     return buf_ok(&c->in);
 }
 
+/* The event that tells of the client's end may have come along with the request: no other will. */
+static bool LOOP_ONLY
+left_before_waiting(struct exchange *ex)
+{
+    if (!ex->client->conn.peer_closed)
+        return false;
+    ex_client_gone(ex);
+    return true;
+}
+
 static void LOOP_ONLY
 ex_queue(struct exchange *ex)
 {
     struct proxy *px = ex->px;
+    if (left_before_waiting(ex))
+        return;
     if (!park_body(ex)) {
         ex_fail(ex, ERR_NOMEM, NULL);
         return;
@@ -607,6 +651,8 @@ ex_enter_session(struct exchange *ex)
     case SESSION_NOMEM: ex_fail(ex, ERR_NOMEM, NULL); return;
     case SESSION_WAIT: break;
     }
+    if (left_before_waiting(ex))
+        return;
     metric_inc(M_QUEUE_WAITS);
     if (!park_body(ex)) {
         ex_fail(ex, ERR_NOMEM, NULL);
@@ -623,7 +669,7 @@ ex_take_head(struct exchange *ex, const struct http_req *r)
     ex->minor = r->minor;
     ex->client_keep = r->keep_alive;
     ex->expect = r->meta.expect_continue && r->minor == 1;
-    ex->upgrade = r->meta.upgrade_websocket && r->meta.conn_upgrade;
+    ex->upgrade = r->meta.upgrade_websocket && r->meta.conn_upgrade && r->minor == 1;
     ex->has_body = r->framing != HTTP_BODY_NONE;
     http_body_init(&ex->up_body, r->framing, r->meta.content_length);
     ch_request_parse(&ex->ch, r);

@@ -201,7 +201,7 @@ kill_query(struct proxy *px, struct str head, struct str query_id, struct uaddr 
     ch_kill_request(&k->request, &px->req, uaddr_authority(at), query_id);
     if (!buf_ok(&k->request))
         goto fail;
-    LOG_D("kill_query query_id=" STR_FMT " address=%s", STR_ARG(query_id), uaddr_text(at));
+    LOG_D("kill_query query_id=\"" STR_FMT "\" address=%s", STR_ARG(query_id), uaddr_text(at));
     k->at = uaddr_ref(at);
     k->waiter =
         (struct upool_waiter){.granted = on_granted, .failed = on_refused, .arg = k, .pin = k->at};

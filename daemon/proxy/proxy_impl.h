@@ -186,6 +186,7 @@ struct exchange {
     bool cut;            /* ends short for the client */
     bool down_closing;   /* Connection: close was told */
     uint64_t down_bytes; /* everything written to the client */
+    uint64_t interim;    /* how much of that, or of what waits in out, is 1xx responses */
     int exception_code;
 
     /* life */
@@ -211,6 +212,8 @@ void exchange_free_spares(struct proxy *px) LOOP_ONLY;
 /* Between the files of the exchange. */
 void ex_goto(struct exchange *ex, enum ex_state to) LOOP_ONLY;
 void ex_pump(struct exchange *ex) LOOP_ONLY;
+/* Others first, then ex_pump(). */
+void ex_later(struct exchange *ex) LOOP_ONLY;
 /* Our own error, or a cut when the response has begun. detail may be NULL. */
 void ex_fail(struct exchange *ex, enum err e, const char *detail) LOOP_ONLY;
 void ex_client_gone(struct exchange *ex) LOOP_ONLY;
