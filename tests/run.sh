@@ -14,6 +14,7 @@
 #   system      chmuxd as shipped (release) between real and scripted clients and servers
 #   system-asan the part of it marked `san` and not `slow`, on the asan build
 #   system-tsan the same on the tsan build
+#   bench       the benchmark's own tools, and that it runs (figures are judged by nobody here)
 #
 # A stage that fails does not stop the others. The last line is `N passed, N failed, N skipped`, over
 # every ctest and pytest test that ran; the exit code is 1 if anything failed. Logs and JUnit files are
@@ -24,7 +25,7 @@ cd "$(dirname "$0")/.." || exit 1
 # shellcheck source=tests/deps.sh
 . tests/deps.sh
 
-ALL_STAGES="dev clang asan tsan fuzz system system-asan system-tsan"
+ALL_STAGES="dev clang asan tsan fuzz system system-asan system-tsan bench"
 QUICK_STAGES="dev"
 results=$PWD/build/results
 jobs=$(nproc)
@@ -40,13 +41,13 @@ ctest_stage() {
     ctest --preset "$2" -j "$jobs" --no-tests=error --output-junit "$results/$1.xml"
 }
 
-# system_stage STAGE PRESET [pytest arguments]
+# system_stage STAGE PRESET FOLDER [pytest arguments]
 system_stage() {
-    local stage=$1 preset=$2 venv
-    shift 2
+    local stage=$1 preset=$2 folder=$3 venv
+    shift 3
     build "$preset" || return
     venv=$(ensure_venv tests/requirements.txt) || return
-    CHMUXD=$PWD/build/$preset/chmuxd "$venv/bin/python" -m pytest tests/system -q -ra \
+    CHMUXD=$PWD/build/$preset/chmuxd "$venv/bin/python" -m pytest "$folder" -q -ra \
         -p no:cacheprovider --junitxml="$results/$stage.xml" "$@"
 }
 
@@ -55,9 +56,10 @@ stage_clang() { ctest_stage clang dev-clang; }
 stage_asan() { ctest_stage asan asan; }
 stage_tsan() { ctest_stage tsan tsan; }
 stage_fuzz() { ctest_stage fuzz fuzz; }
-stage_system() { system_stage system release; }
-stage_system_asan() { system_stage system-asan asan -m "san and not slow"; }
-stage_system_tsan() { system_stage system-tsan tsan -m "san and not slow"; }
+stage_system() { system_stage system release tests/system; }
+stage_system_asan() { system_stage system-asan asan tests/system -m "san and not slow"; }
+stage_system_tsan() { system_stage system-tsan tsan tests/system -m "san and not slow"; }
+stage_bench() { system_stage bench release tests/bench; }
 
 usage() {
     sed -n '2,/^set/s/^# \{0,1\}//p' "$0"
@@ -87,7 +89,7 @@ stages=${stages:-$ALL_STAGES}
 
 packages="$BUILD_PACKAGES $UNIT_PACKAGES"
 case "$stages" in
-*system*)
+*system* | *bench*)
     packages="$packages $SYSTEM_PACKAGES"
     ensure_npm || die "npm could not be installed"
     ;;
