@@ -192,6 +192,7 @@ uaddr_failed(struct uaddr *a, const char *why)
     snprintf(a->why, sizeof a->why, "%s", why);
     if (a->state == UADDR_UP) {
         a->state = UADDR_EJECTED;
+        a->ejected_at = loop_now(a->ep->pool->loop);
         metric_inc(M_EJECTIONS);
         update_gauges(a->ep->pool);
     }

@@ -246,7 +246,9 @@ dial_done(struct uconn *uc)
     uc->idle_since = now;
     LOG_D("upstream_connected conn=%" PRIu64 " address=%s us=%" PRId64, uc->id, uc->addr->text,
         mono_diff_us(now, uc->dial_start));
-    uaddr_succeeded(uc->addr);
+    /* What began before the address was ejected says nothing about it now. */
+    if (mono_diff_us(uc->addr->ejected_at, uc->dial_start) <= 0)
+        uaddr_succeeded(uc->addr);
     timer_arm_in(&uc->timer, p->cfg->idle_timeout);
     upool_goto(uc, UCONN_IDLE);
     upool_kick(p);
@@ -446,6 +448,8 @@ take_idle(struct uconn *uc)
     if (!uconn_is_fit(uc))
         return false;
     upool_goto(uc, UCONN_ACTIVE);
+    if (UNLIKELY(uc->pool->idle_count < (size_t)uc->pool->cfg->min_idle))
+        upool_kick(uc->pool); /* another is warmed up in its place */
     return true;
 }
 

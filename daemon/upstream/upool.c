@@ -11,6 +11,8 @@
     100000 /* a pinned waiter whose turn it is may claim another's slot after this                 \
             */
 
+#define RETRY_US 100000
+
 static void on_serve(void *arg);
 
 void
@@ -146,7 +148,7 @@ make_room_for_head(struct upool *p, struct uconn *uc)
     struct mono patience = mono_add_us(head->since, STARVED_US);
     bool others = head->pin != NULL && !head->fresh && head->pin->active > 0;
     if (others && mono_diff_us(patience, loop_now(p->loop)) > 0) {
-        timer_arm(&p->starved_timer, patience); /* maybe nothing else happens until then */
+        timer_arm(&p->serve_timer, patience); /* maybe nothing else happens until then */
         return false;
     }
     uconn_destroy(uc, M_CLOSE_SURPLUS);
@@ -199,8 +201,10 @@ connect_more(struct upool *p)
         if (!uaddr_any_up(p) && p->active_count > 0 &&
             (head == NULL || (!head->fresh && pin == NULL)))
             return;
-        if (!uconn_dial(p, pin, false))
+        if (!uconn_dial(p, pin, false)) {
+            timer_arm_in(&p->serve_timer, RETRY_US); /* no memory: maybe nothing else wakes us */
             return;
+        }
     }
 }
 
@@ -295,7 +299,7 @@ open_tls(struct upool *p, char *why, size_t why_len)
 }
 
 static void
-on_starved(void *arg)
+on_serve_due(void *arg)
 {
     thr_check_loop();
     upool_kick(arg);
@@ -316,9 +320,9 @@ upool_new(struct loop *l, struct resolver *r, const struct config_upstream *cfg,
     list_init(&p->active);
     list_init(&p->closing);
     waitq_init(&p->q);
-    timer_init(&p->starved_timer, l, on_starved, p);
+    timer_init(&p->serve_timer, l, on_serve_due, p);
     p->endpoints = mem_zalloc(cfg->url.count * sizeof *p->endpoints);
-    if (p->endpoints == NULL || !timer_reserve(&p->starved_timer)) {
+    if (p->endpoints == NULL || !timer_reserve(&p->serve_timer)) {
         snprintf(why, why_len, "out of memory");
         goto fail;
     }
@@ -377,7 +381,7 @@ upool_free(struct upool **pp)
     for (size_t i = 0; i < p->endpoint_count; i++)
         endpoint_fini(&p->endpoints[i]);
     waitq_fini(&p->q);
-    timer_fini(&p->starved_timer);
+    timer_fini(&p->serve_timer);
     tls_ctx_unref(&p->tls);
     mem_free(p->endpoints);
     mem_free(p);

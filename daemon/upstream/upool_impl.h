@@ -32,7 +32,8 @@ struct uaddr {
     enum uaddr_state state;
     bool gone;
     bool probing;
-    int fails;      /* in a row, connects */
+    int fails; /* in a row, connects */
+    struct mono ejected_at;
     int unanswered; /* in a row, fresh connections that died without an answer */
     size_t connecting, active, idle;
     uint64_t leases; /* given out, ever: the tie-break between equally loaded ones */
@@ -91,7 +92,7 @@ struct upool {
     size_t addr_end; /* one past the last used place in addrs */
     struct waitq q;
     struct loop_task serve_task;
-    struct timer starved_timer; /* the head of the line has waited long enough for its address */
+    struct timer serve_timer; /* what cannot be done now is tried again then */
     uint64_t next_id;
     bool started, draining, stopping;
 };
