@@ -62,6 +62,30 @@ struct verdict {
     struct uconn_end end;
 };
 
+/* Takes one head off the front of *s. */
+static enum answer
+read_head(struct str *s, struct http_status *st, struct http_meta *meta)
+{
+    size_t used = 0;
+    enum http_result r = http_status_parse(*s, st, &used);
+    if (r != HTTP_OK)
+        return r == HTTP_BAD ? ANSWER_BAD : ANSWER_MORE;
+    http_meta_init(meta);
+    for (;;) {
+        struct http_field f;
+        *s = str_n(s->p + used, s->len - used);
+        enum http_line_result lr = http_line_next(*s, &f, &used);
+        if (lr == HTTP_LINE_END)
+            break;
+        if (lr != HTTP_LINE_FIELD)
+            return lr == HTTP_LINE_MORE ? ANSWER_MORE : ANSWER_BAD;
+        if (http_meta_add(meta, &f) != ERR_OK)
+            return ANSWER_BAD;
+    }
+    *s = str_n(s->p + used, s->len - used);
+    return ANSWER_WHOLE;
+}
+
 /* The answer is tiny: it is read into one buffer and looked at from the start each time. */
 static enum answer
 read_answer(struct str s, struct verdict *v)
@@ -69,22 +93,11 @@ read_answer(struct str s, struct verdict *v)
     struct http_status st;
     struct http_meta meta;
     size_t used = 0;
-    enum http_result r = http_status_parse(s, &st, &used);
-    if (r != HTTP_OK)
-        return r == HTTP_BAD ? ANSWER_BAD : ANSWER_MORE;
-    http_meta_init(&meta);
-    for (;;) {
-        struct http_field f;
-        s = str_n(s.p + used, s.len - used);
-        enum http_line_result lr = http_line_next(s, &f, &used);
-        if (lr == HTTP_LINE_END)
-            break;
-        if (lr != HTTP_LINE_FIELD)
-            return lr == HTTP_LINE_MORE ? ANSWER_MORE : ANSWER_BAD;
-        if (http_meta_add(&meta, &f) != ERR_OK)
-            return ANSWER_BAD;
-    }
-    s = str_n(s.p + used, s.len - used);
+    do { /* an interim response is not the answer: that would come to whoever is next */
+        enum answer a = read_head(&s, &st, &meta);
+        if (a != ANSWER_WHOLE)
+            return a;
+    } while (st.code < 200);
     enum http_framing framing;
     struct http_body body;
     if (http_resp_framing(&meta, st.code, HTTP_M_POST, &framing) != ERR_OK)
