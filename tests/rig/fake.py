@@ -17,12 +17,15 @@ OK_KEEP = (
 
 
 def closed_by_peer(socks):
-    """How many of these sockets the other side has closed or reset already."""
+    """How many of these sockets the other side has closed or reset already, or a script has reset."""
     p = select.poll()
+    ours = 0
     for s in socks:
-        if s.fileno() >= 0:
-            p.register(s.fileno(), select.POLLRDHUP)
-    return len(p.poll(0))  # POLLHUP and POLLERR are always told
+        if (fd := s.fileno()) >= 0:
+            p.register(fd, select.POLLRDHUP)
+        else:
+            ours += 1
+    return ours + len(p.poll(0))  # POLLHUP and POLLERR are always told
 
 
 class Head:
