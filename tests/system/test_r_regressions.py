@@ -141,6 +141,31 @@ def test_a_flood_of_what_stays_here_starves_nobody(chmuxd, fake, flood):
             assert c.ask("GET", "/other", timeout=10).status == 200
 
 
+def test_an_interim_response_to_a_kill_is_not_its_answer(chmuxd, fake, gate):
+    """The connection went back to the pool before the answer, which then met the next request."""
+    g = gate()
+
+    def kill(conn):
+        conn.request()
+        conn.send(b"HTTP/1.1 100 Continue\r\n\r\n")
+        conn.stall(g)
+        conn.send(OK)
+        serve_ok(conn)
+
+    up = fake([lambda conn: (conn.request(), conn.wait_eof()), kill, serve_ok])
+    c = chmuxd(up.url, upstream__pool_size=2)
+    k = c.client()
+    k.send(request("POST", "/", (), b"SELECT slow"))
+    up.wait_heads(1)
+    k.close()
+    up.wait_heads(2)
+    assert c.ask("GET", "/").status == 200  # on the third: by now the 100 has been read
+    assert c.metric('chmux_kill_queries_total{result="ok"}') == 0
+    g.set()
+    c.wait_metric('chmux_kill_queries_total{result="ok"}', 1)
+    assert c.ask("GET", "/").status == 200 and up.accepted == 3
+
+
 # ---- the way up
 def test_a_tls_server_that_resets_a_stalled_upload_is_noticed_at_once(chmuxd, fake, pki, gate):
     """The failed write forgot that the end could still be read: the exchange hung for stall_timeout."""
