@@ -1,0 +1,351 @@
+#include "test_upool.h"
+
+#include <netdb.h>
+#include <sys/resource.h>
+
+/* ---- failing addresses ---- */
+
+/* Nobody there: everybody who waits hears why, exactly once. */
+static void
+test_refused_fails_all_waiters(void **state)
+{
+    (void)state;
+    thr_check_loop();
+    cfg.connect_concurrency = 1;
+    cfg.eject_min = cfg.eject_max = 60000000;
+    pool_start(0);
+    struct want w[3];
+    struct t_capture c = t_capture();
+    for (int i = 0; i < 3; i++) {
+        w[i] = want_new(NULL, i == 2);
+        T_EQ(want_start(&w[i], (uint64_t)i), ERR_OK);
+    }
+    run_until(is_settled, &w[0]);
+    turns(3);
+    free(t_captured(c));
+    for (int i = 0; i < 3; i++) {
+        T_TRUE(w[i].failed == 1 && w[i].granted == 0);
+        T_EQ(w[i].e, ERR_CONNECT);
+        T_ZEQ(w[i].why, "Connection refused");
+    }
+    T_EQ(stats().addresses_ejected, 1);
+    T_FALSE(upool_seems_up(pool));
+    /* When it is back, a request finds out at once: no back-off stands in its way. */
+    server_listen(&servers[0]);
+    struct want x;
+    release(lease(&x, NULL, false));
+    T_EQ(stats().addresses_up, 1);
+    T_EQ(servers[0].pings, 0);
+}
+
+static bool
+all_up(void *arg)
+{
+    (void)arg;
+    thr_check_loop();
+    struct upool_stats s;
+    upool_stats(pool, &s);
+    return s.addresses_ejected == 0;
+}
+
+/* One dial goes through all addresses; the bad one is ejected and gets a /ping before traffic. */
+static void
+test_failover_ejection_and_probe(void **state)
+{
+    (void)state;
+    thr_check_loop();
+    cfg.url.count = 3;
+    server_listen(&servers[2]);
+    struct t_capture c = t_capture();
+    pool_start(0);
+    struct want x;
+    struct uconn *uc = lease(&x, NULL, false);
+    T_TRUE(uc != NULL && uc->addr == addr_of(3));
+    T_EQ(stats().addresses_ejected, 2);
+    T_EQ(x.failed, 0);
+    struct want w[2];
+    for (int i = 0; i < 2; i++)
+        T_TRUE(lease(&w[i], NULL, false)->addr == addr_of(3));
+    servers[1].sick = true; /* listens again, but /ping fails */
+    server_listen(&servers[0]);
+    server_listen(&servers[1]);
+    while (servers[1].pings < 2 || addr_of(1)->state != UADDR_UP)
+        turns(1);
+    T_EQ(addr_of(2)->state, UADDR_EJECTED);
+    T_EQ(servers[0].pings, 1);
+    T_EQ(servers[0].accepted, 1); /* the probe, and no traffic before it */
+    T_HAS(addr_of(2)->why, "/ping");
+    servers[1].sick = false;
+    run_until(all_up, NULL);
+    free(t_captured(c));
+    release(uc);
+    release(w[0].uc);
+    release(w[1].uc);
+}
+
+/* Back-off doubles up to eject_max, give or take 20 %. */
+static void
+test_back_off_grows(void **state)
+{
+    (void)state;
+    thr_check_loop();
+    pool_start(0);
+    struct uaddr *a = addr_of(1);
+    int64_t want = cfg.eject_min;
+    struct t_capture c = t_capture();
+    for (int i = 0; i < 6; i++) {
+        uaddr_failed(a, "test");
+        int64_t in_us = a->probe_timer.due_us - loop_now(loop).us;
+        T_TRUE(in_us >= want / 10 * 8 && in_us <= want / 10 * 12);
+        want = want * 2 > cfg.eject_max ? cfg.eject_max : want * 2;
+    }
+    uaddr_succeeded(a);
+    T_FALSE(timer_armed(&a->probe_timer));
+    uaddr_failed(a, "test");
+    T_TRUE(a->probe_timer.due_us - loop_now(loop).us <= cfg.eject_min / 10 * 12);
+    free(t_captured(c));
+}
+
+static bool
+failed_again(void *arg)
+{
+    return addr_of(1)->fails > *(int *)arg;
+}
+
+/* A probe that fails at once, for want of a descriptor, is not the last. */
+static void
+test_probe_that_fails_at_once_comes_again(void **state)
+{
+    (void)state;
+    thr_check_loop();
+    pool_start(1);
+    struct t_capture c = t_capture();
+    struct rlimit old, none;
+    T_EQ(getrlimit(RLIMIT_NOFILE, &old), 0);
+    none = old;
+    none.rlim_cur = 0;
+    uaddr_failed(addr_of(1), "test");
+    int fails = addr_of(1)->fails;
+    T_EQ(setrlimit(RLIMIT_NOFILE, &none), 0);
+    run_until(failed_again, &fails);
+    turns(2);
+    T_EQ(setrlimit(RLIMIT_NOFILE, &old), 0);
+    run_until(all_up, NULL);
+    T_EQ(servers[0].pings, 1);
+    free(t_captured(c));
+}
+
+/* Fresh connections that end without an answer eject the address; one answer in between clears. */
+static void
+test_unanswered_eject(void **state)
+{
+    (void)state;
+    thr_check_loop();
+    cfg.eject_min = cfg.eject_max = 60000000;
+    pool_start(1);
+    struct want x;
+    for (int i = 0; i < 5; i++) {
+        struct uconn *uc = lease(&x, NULL, true);
+        if (i == 2) {
+            release(uc);
+            continue;
+        }
+        T_EQ(stats().addresses_up, 1);
+        struct t_capture c = t_capture();
+        uconn_died_unanswered(uc);
+        uconn_close(uc, M_CLOSE_PEER);
+        free(t_captured(c));
+    }
+    T_EQ(stats().addresses_up, 1); /* two, an answer, two */
+    struct uconn *uc = lease(&x, NULL, true);
+    struct t_capture c = t_capture();
+    uconn_died_unanswered(uc);
+    uconn_close(uc, M_CLOSE_PEER);
+    free(t_captured(c));
+    T_EQ(stats().addresses_ejected, 1);
+}
+
+/* ---- several addresses ---- */
+
+static void
+test_leases_spread(void **state)
+{
+    (void)state;
+    thr_check_loop();
+    cfg.url.count = 3;
+    cfg.pool_size = 6;
+    cfg.connect_concurrency = 1;
+    pool_start(3);
+    struct want w[6];
+    for (int i = 0; i < 6; i++)
+        T_TRUE(lease(&w[i], NULL, false) != NULL);
+    for (unsigned h = 1; h <= 3; h++)
+        T_EQ(addr_of(h)->active, 2);
+    for (int i = 0; i < 6; i++)
+        release(w[i].uc);
+    struct uconn *again[3];
+    for (int i = 0; i < 3; i++)
+        again[i] = upool_try_lease(pool, NULL, 0);
+    for (unsigned h = 1; h <= 3; h++) /* idle ones, too, by the fewest leases */
+        T_EQ(addr_of(h)->active, 1);
+    for (int i = 0; i < 3; i++)
+        release(again[i]);
+}
+
+/* A pinned waiter whose address is down is told so, even while other servers are busy, and even
+ * when it is ejected already. */
+static void
+test_pinned_to_a_dead_address_fails(void **state)
+{
+    (void)state;
+    thr_check_loop();
+    cfg.url.count = 2;
+    cfg.eject_min = cfg.eject_max = 60000000;
+    pool_start(1);
+    struct want x, y, other;
+    struct t_capture c = t_capture();
+    struct uconn *uc = lease(&x, addr_of(1), false);
+    T_TRUE(lease(&y, addr_of(2), false) == NULL);
+    T_EQ(y.e, ERR_SESSION_GONE);
+    T_ZEQ(y.why, "Connection refused");
+    uaddr_failed(addr_of(1), "test"); /* now no address is up, but a lease lives */
+    other = want_new(NULL, false);
+    T_EQ(want_start(&other, 2), ERR_OK); /* waits for it */
+    turns(3);
+    T_FALSE(is_settled(&other));
+    upool_cancel(&other.w);
+    T_TRUE(lease(&y, addr_of(2), false) == NULL);
+    T_EQ(y.e, ERR_SESSION_GONE);
+    T_EQ(y.failed, 1);
+    free(t_captured(c));
+    release(uc);
+}
+
+/* A pinned head of the line gets room made for it: an idle connection to another server goes. Only
+ * one, while that one is closing. */
+static void
+test_room_is_made_for_the_pinned(void **state)
+{
+    (void)state;
+    thr_check_loop();
+    cfg.url.count = 2;
+    cfg.pool_size = 3;
+    pool_start(2);
+    struct want w[3], x;
+    for (int i = 0; i < 3; i++)
+        T_TRUE(lease(&w[i], addr_of(1), false) != NULL);
+    x = want_new(addr_of(2), false);
+    T_EQ(want_start(&x, 1), ERR_OK);
+    turns(2);
+    T_FALSE(is_settled(&x)); /* all are leased */
+    for (int i = 0; i < 3; i++)
+        release(w[i].uc);
+    run_until(is_settled, &x);
+    T_TRUE(x.uc != NULL && x.uc->addr == addr_of(2));
+    T_EQ(stats().idle, 2);
+    release(x.uc);
+}
+
+/* When its address has a lease out, it waits for that a moment only, though nothing else happens.
+ */
+static void
+test_pinned_head_is_not_starved(void **state)
+{
+    (void)state;
+    thr_check_loop();
+    cfg.url.count = 2;
+    cfg.pool_size = 2;
+    pool_start(2);
+    struct want a, b, x;
+    struct uconn *held = lease(&b, addr_of(2), false);
+    release(lease(&a, addr_of(1), false));
+    x = want_new(addr_of(2), false);
+    T_EQ(want_start(&x, 1), ERR_OK);
+    run_until(is_settled, &x); /* held stays held */
+    T_TRUE(x.uc != NULL && x.uc->addr == held->addr && x.uc != held);
+    T_TRUE(mono_diff_us(mono_now(), x.w.since) >= 100000);
+    release(held);
+    release(x.uc);
+}
+
+/* ---- names ---- */
+
+static int
+failing_lookup(const char *host, struct addr *addrs, size_t cap, size_t *count, int *sys_errno)
+{
+    (void)cap;
+    *sys_errno = 0;
+    *count = 0;
+    if (strcmp(host, "bad.test") == 0)
+        return EAI_NONAME;
+    *count = 1;
+    return addr_from_ip("127.0.0.1", 0, &addrs[0]) ? 0 : EAI_FAIL;
+}
+
+static void
+test_names(void **state)
+{
+    (void)state;
+    thr_check_loop();
+    static char bad[] = "http://bad.test:1", good[64];
+    snprintf(good, sizeof(good), "http://good.test:%u", servers[0].port);
+    url_list[0] = bad;
+    resolver_set_lookup(resolver, failing_lookup);
+    pool_start(1);
+    struct want x;
+    struct t_capture c = t_capture();
+    T_TRUE(lease(&x, NULL, false) == NULL);
+    T_EQ(x.e, ERR_CONNECT);
+    T_HAS(x.why, "the host name cannot be resolved: ");
+    upool_free(&pool);
+    /* Another name may still be found, behind the one that was asked for first: that is waited
+     * for. */
+    url_list[1] = good;
+    cfg.url.count = 2;
+    char why[256];
+    pool = upool_new(loop, resolver, &cfg, 120000000, why, sizeof(why));
+    upool_start(pool);
+    struct uconn *uc = lease(&x, NULL, false);
+    free(t_captured(c));
+    T_TRUE(uc != NULL);
+    T_STR(uaddr_authority(uc->addr), good + strlen("http://"));
+    release(uc);
+}
+
+static void
+test_bad_urls_say_why(void **state)
+{
+    (void)state;
+    thr_check_loop();
+    static char bad[] = "ftp://x";
+    char why[256] = "";
+    url_list[0] = bad;
+    T_TRUE(upool_new(loop, resolver, &cfg, 1, why, sizeof(why)) == NULL);
+    T_TRUE(why[0] != '\0');
+    static char tls[] = "https://127.0.0.1:1", missing[] = "/nonexistent/ca.pem";
+    url_list[0] = tls;
+    cfg.tls_ca_file = missing;
+    T_TRUE(upool_new(loop, resolver, &cfg, 1, why, sizeof(why)) == NULL);
+    T_HAS(why, "/nonexistent/ca.pem");
+}
+
+int
+main(void)
+{
+    const struct CMUnitTest tests[] = {
+        POOL_TEST(test_refused_fails_all_waiters),
+        POOL_TEST(test_failover_ejection_and_probe),
+        POOL_TEST(test_back_off_grows),
+        POOL_TEST(test_probe_that_fails_at_once_comes_again),
+        POOL_TEST(test_unanswered_eject),
+        POOL_TEST(test_leases_spread),
+        POOL_TEST(test_pinned_to_a_dead_address_fails),
+        POOL_TEST(test_room_is_made_for_the_pinned),
+        POOL_TEST(test_pinned_head_is_not_starved),
+        POOL_TEST(test_names),
+        POOL_TEST(test_bad_urls_say_why),
+    };
+    signal(SIGPIPE, SIG_IGN);
+    random_init();
+    return TEST_MAIN(tests);
+}
