@@ -395,7 +395,7 @@ client_exchange_done(struct client *c, struct blk **rest, enum farewell how)
         client_close(c);
         return;
     }
-    if (c->in.len == 0 && c->in.cap > 0)
+    if (c->in.len == 0 && (c->in.cap > 0 || !buf_ok(&c->in)))
         buf_fini(&c->in);
     timer_arm_in(&c->timer, c->px->cfg->chmux.idle_timeout);
     if (c->in.len > 0 || conn_readable(&c->conn))

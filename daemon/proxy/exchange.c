@@ -577,8 +577,12 @@ park_body(struct exchange *ex)
     struct client *c = ex->client;
     CHECK(c->in.len == 0);
     buf_add(&c->in, ex->up->data + ex->up->start, blk_len(ex->up));
+    if (!buf_ok(&c->in)) {
+        buf_fini(&c->in); /* the block stays: requests may stand behind this one */
+        return false;
+    }
     blk_put(&ex->up);
-    return buf_ok(&c->in);
+    return true;
 }
 
 /* The event that tells of the client's end may have come along with the request: no other will. */
