@@ -132,15 +132,16 @@ listener_open(struct listener *ls, const struct listener_options *o, char *why, 
         goto close_fd;
     }
     struct stat st;
-    if (path && (!set_owner_and_mode(o, why, why_len) || lstat(o->addr.un.sun_path, &st) != 0))
+    if (path && !set_owner_and_mode(o, why, why_len))
         goto unlink_path;
+    if ((path && lstat(o->addr.un.sun_path, &st) != 0) || listen(fd, o->backlog) != 0) {
+        ls->sys_errno = errno;
+        snprintf(why, why_len, "%s: %s", ls->text, strerror(ls->sys_errno));
+        goto unlink_path;
+    }
     if (path) {
         ls->dev = st.st_dev;
         ls->ino = st.st_ino;
-    }
-    if (listen(fd, o->backlog) != 0) {
-        snprintf(why, why_len, "%s: %s", ls->text, strerror(errno));
-        goto unlink_path;
     }
     if (family != AF_UNIX) {
         socklen_t len = sizeof(struct sockaddr_in6);
@@ -215,6 +216,7 @@ on_acceptable(void *arg, unsigned ready)
     (void)ready;
     struct listener *ls = arg;
     loop_label(ls->loop, "accept");
+    (void)!listener_spare_open(); /* another thread may have been quicker to take it */
     /* As many as came last time, and twice that when they keep coming: in the quiet case one call
      * per client and none that only says "no more"; the rest is still there at the next turn. */
     for (int i = 0; i < ls->burst; i++) {

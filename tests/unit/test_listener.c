@@ -1,0 +1,534 @@
+#include "t.h"
+
+#include <fcntl.h>
+#include <grp.h>
+#include <sys/resource.h>
+#include <sys/socket.h>
+#include <sys/stat.h>
+
+#include "base/metric.h"
+#include "net/listener.h"
+
+static struct loop *loop;
+static char folder[] = "/tmp/test_listener.XXXXXX";
+
+static void
+stop(void *arg)
+{
+    thr_check_loop();
+    (void)arg;
+    loop_stop(loop);
+}
+
+static void LOOP_ONLY
+turns(int n)
+{
+    while (n-- > 0) {
+        struct timer t;
+        timer_init(&t, loop, stop, NULL);
+        T_TRUE(timer_reserve(&t));
+        timer_arm_in(&t, 0);
+        loop_run(loop);
+        timer_fini(&t);
+    }
+}
+
+/* ---- what is accepted ---- */
+
+#define TAKEN_MAX 300
+static int taken[TAKEN_MAX];
+static size_t taken_count;
+static struct addr last_peer;
+static struct listener *closes_after_one;
+
+static void
+on_accepted(void *arg, int fd, const struct addr *peer)
+{
+    thr_check_loop();
+    (void)arg;
+    T_TRUE(taken_count < TAKEN_MAX);
+    taken[taken_count++] = fd;
+    last_peer = *peer;
+    if (closes_after_one != NULL)
+        listener_close(closes_after_one);
+}
+
+static void
+drop_taken(void)
+{
+    while (taken_count > 0)
+        close(taken[--taken_count]);
+}
+
+static struct addr
+parse(const char *text)
+{
+    struct addr a;
+    const char *why = "";
+    if (!addr_parse(str_of(text), &a, &why))
+        fail_msg("%s: %s", text, why);
+    return a;
+}
+
+static struct listener_options
+options(const char *text)
+{
+    return (struct listener_options){.addr = parse(text), .backlog = 128, .mode = 0660};
+}
+
+static const struct str busy = {"busy!", 5};
+
+static void LOOP_ONLY
+start(struct listener *ls, const struct listener_options *o)
+{
+    char why[256] = "";
+    if (!listener_open(ls, o, why, sizeof(why)))
+        fail_msg("%s", why);
+    T_TRUE(listener_start(ls, loop, busy, on_accepted, NULL));
+}
+
+static void
+refused(const struct listener_options *o, const char *text)
+{
+    struct listener ls;
+    char why[256] = "";
+    T_FALSE(listener_open(&ls, o, why, sizeof(why)));
+    T_ZEQ(why, text);
+    T_TRUE(ls.fd < 0);
+}
+
+static int
+connect_to(const struct addr *a)
+{
+    int fd = socket(a->sa.sa_family, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    T_TRUE(fd >= 0);
+    T_EQ(connect(fd, &a->sa, a->len), 0);
+    return fd;
+}
+
+static const char *
+path_text(const char *name)
+{
+    static char text[2][96];
+    static unsigned next;
+    char *t = text[next++ % 2];
+    snprintf(t, sizeof(text[0]), "unix:%s/%s", folder, name);
+    return t;
+}
+
+static bool
+exists(const char *text)
+{
+    struct stat st;
+    return lstat(text + strlen("unix:"), &st) == 0;
+}
+
+/* ---- TCP ---- */
+
+/* Port 0 becomes a real one in addr and text; the peer's address is told; what arrives is ours. */
+static void
+test_tcp(void **state)
+{
+    (void)state;
+    thr_check_loop();
+    static const char *const texts[] = {"127.0.0.1:0", "[::1]:0"};
+    for (size_t i = 0; i < COUNT_OF(texts); i++) {
+        struct listener ls;
+        struct listener_options o = options(texts[i]);
+        char text[ADDR_TEXT_MAX];
+        start(&ls, &o);
+        T_TRUE(addr_port(&ls.addr) != 0);
+        addr_format(&ls.addr, text);
+        T_ZEQ(ls.text, text);
+        int fd = connect_to(&ls.addr);
+        turns(2);
+        T_EQ(taken_count, 1);
+        struct addr mine = {.len = sizeof(struct sockaddr_in6)};
+        T_EQ(getsockname(fd, &mine.sa, &mine.len), 0);
+        T_TRUE(addr_eq(&mine, &last_peer));
+        T_EQ(fcntl(taken[0], F_GETFL) & O_NONBLOCK, O_NONBLOCK);
+        T_EQ(fcntl(taken[0], F_GETFD) & FD_CLOEXEC, FD_CLOEXEC);
+        close(fd);
+        drop_taken();
+        listener_close(&ls);
+        listener_close(&ls); /* no-op */
+    }
+}
+
+static void
+test_port_in_use_says_which(void **state)
+{
+    (void)state;
+    thr_check_loop();
+    struct listener ls;
+    struct listener_options o = options("127.0.0.1:0");
+    char text[ADDR_TEXT_MAX + 64];
+    start(&ls, &o);
+    o.addr = ls.addr;
+    snprintf(text, sizeof(text), "%s: %s", ls.text, strerror(EADDRINUSE));
+    refused(&o, text);
+    struct listener again;
+    char why[256];
+    T_FALSE(listener_open(&again, &o, why, sizeof(why)));
+    T_EQ(again.sys_errno, EADDRINUSE);
+    listener_close(&ls);
+    start(&again, &o); /* free again at once */
+    listener_close(&again);
+    o = options("192.0.2.1:8123");
+    snprintf(text, sizeof(text), "192.0.2.1:8123: %s", strerror(EADDRNOTAVAIL));
+    refused(&o, text);
+}
+
+/* Everybody of a burst is taken, more than one call's worth. */
+static void
+test_bursts(void **state)
+{
+    (void)state;
+    thr_check_loop();
+    struct listener ls;
+    struct listener_options o = options("127.0.0.1:0");
+    int fd[100];
+    start(&ls, &o);
+    for (size_t i = 0; i < COUNT_OF(fd); i++)
+        fd[i] = connect_to(&ls.addr);
+    for (int i = 0; i < 100 && taken_count < COUNT_OF(fd); i++)
+        turns(1);
+    T_EQ(taken_count, COUNT_OF(fd));
+    for (size_t i = 0; i < COUNT_OF(fd); i++)
+        close(fd[i]);
+    drop_taken();
+    listener_close(&ls);
+}
+
+/* Nobody who got through to the kernel is left out at the end. */
+static void
+test_accept_rest(void **state)
+{
+    (void)state;
+    thr_check_loop();
+    struct listener ls;
+    struct listener_options o = options("127.0.0.1:0");
+    int fd[100];
+    start(&ls, &o);
+    for (size_t i = 0; i < COUNT_OF(fd); i++)
+        fd[i] = connect_to(&ls.addr);
+    listener_accept_rest(&ls);
+    T_EQ(taken_count, COUNT_OF(fd));
+    listener_close(&ls);
+    listener_accept_rest(&ls); /* no-op when closed */
+    for (size_t i = 0; i < COUNT_OF(fd); i++)
+        close(fd[i]);
+    drop_taken();
+}
+
+/* The callback may close the listener: nothing more is accepted. */
+static void
+test_close_inside_the_callback(void **state)
+{
+    (void)state;
+    thr_check_loop();
+    for (int rest = 0; rest < 2; rest++) {
+        struct listener ls;
+        struct listener_options o = options("127.0.0.1:0");
+        start(&ls, &o);
+        ls.burst = 8;
+        int a = connect_to(&ls.addr), b = connect_to(&ls.addr);
+        closes_after_one = &ls;
+        if (rest)
+            listener_accept_rest(&ls);
+        else
+            turns(2);
+        closes_after_one = NULL;
+        T_EQ(taken_count, 1);
+        T_TRUE(ls.fd < 0);
+        close(a);
+        close(b);
+        drop_taken();
+    }
+}
+
+/* ---- unix sockets ---- */
+
+static void
+test_unix_path(void **state)
+{
+    (void)state;
+    thr_check_loop();
+    struct listener ls;
+    struct stat st;
+    mode_t mask = umask(0);
+    umask(mask);
+    const char *text = path_text("s");
+    struct listener_options o = options(text);
+    static const unsigned modes[] = {0660, 0600, 0666};
+    for (size_t i = 0; i < COUNT_OF(modes); i++) {
+        o.mode = modes[i];
+        start(&ls, &o);
+        T_EQ(lstat(text + 5, &st), 0);
+        T_TRUE(S_ISSOCK(st.st_mode));
+        T_EQ(st.st_mode & 07777, modes[i]);
+        T_ZEQ(ls.text, text);
+        int fd = connect_to(&ls.addr);
+        turns(2);
+        T_EQ(taken_count, 1);
+        T_EQ(last_peer.sa.sa_family, AF_UNIX);
+        close(fd);
+        drop_taken();
+        listener_close(&ls);
+        T_FALSE(exists(text)); /* ours: removed */
+    }
+    mode_t now = umask(mask);
+    T_EQ(now, mask); /* as it was */
+}
+
+static void
+test_unix_group(void **state)
+{
+    (void)state;
+    thr_check_loop();
+    struct listener ls;
+    struct stat st;
+    const char *text = path_text("g");
+    char want[256];
+    struct listener_options o = options(text);
+    const struct group *own = getgrgid(getgid());
+    T_TRUE(own != NULL);
+    char name[64];
+    snprintf(name, sizeof(name), "%s", own->gr_name);
+    o.group = name;
+    start(&ls, &o);
+    T_EQ(lstat(text + 5, &st), 0);
+    T_EQ(st.st_gid, getgid());
+    listener_close(&ls);
+    o.group = "no-such-group-here";
+    snprintf(want, sizeof(want), "%s: no such group: no-such-group-here", text);
+    refused(&o, want);
+    T_FALSE(exists(text)); /* nothing is left behind */
+}
+
+/* A file on which nobody answers is replaced; one that is alive, or no socket, is left alone. */
+static void
+test_unix_path_that_exists(void **state)
+{
+    (void)state;
+    thr_check_loop();
+    struct listener ls;
+    char want[256];
+    const char *text = path_text("old");
+    struct listener_options o = options(text);
+    int fd = socket(AF_UNIX, SOCK_STREAM, 0);
+    T_EQ(bind(fd, &o.addr.sa, o.addr.len), 0);
+    T_EQ(listen(fd, 1), 0);
+    snprintf(want, sizeof(want), "%s: address already in use: another process listens there", text);
+    refused(&o, want);
+    int waiting[4];
+    for (size_t i = 0; i < COUNT_OF(waiting); i++) {
+        waiting[i] = socket(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+        int r = connect(waiting[i], &o.addr.sa, o.addr.len);
+        T_TRUE(r == 0 || errno == EAGAIN);
+    }
+    refused(&o, want); /* its queue is full, and it lives all the same */
+    T_TRUE(exists(text));
+    for (size_t i = 0; i < COUNT_OF(waiting); i++)
+        close(waiting[i]);
+    close(fd); /* gone without a word: the file stays */
+    T_TRUE(exists(text));
+    start(&ls, &o);
+    fd = connect_to(&o.addr);
+    close(fd);
+    listener_close(&ls);
+    drop_taken();
+    fd = open(text + 5, O_CREAT | O_WRONLY, 0600);
+    T_TRUE(fd >= 0);
+    close(fd);
+    snprintf(want, sizeof(want), "%s: the file exists and is not a socket", text);
+    refused(&o, want);
+    T_TRUE(exists(text));
+    T_EQ(unlink(text + 5), 0);
+    T_EQ(symlink("nowhere", text + 5), 0);
+    refused(&o, want); /* nor is a link to nowhere */
+    T_EQ(unlink(text + 5), 0);
+    fd = socket(AF_UNIX, SOCK_DGRAM, 0); /* a socket of another kind: cannot tell, so not touched */
+    T_EQ(bind(fd, &o.addr.sa, o.addr.len), 0);
+    snprintf(
+        want, sizeof(want), "%s: cannot tell whether it is in use: %s", text, strerror(EPROTOTYPE));
+    refused(&o, want);
+    T_TRUE(exists(text));
+    close(fd);
+    T_EQ(unlink(text + 5), 0);
+    text = path_text("no/such/folder");
+    o = options(text);
+    snprintf(want, sizeof(want), "%s: %s", text, strerror(ENOENT));
+    refused(&o, want);
+}
+
+/* At the end only our own file is removed. */
+static void
+test_file_of_another_is_not_removed(void **state)
+{
+    (void)state;
+    thr_check_loop();
+    struct listener ls, other;
+    const char *text = path_text("s");
+    struct listener_options o = options(text);
+    start(&ls, &o);
+    T_EQ(unlink(text + 5), 0);
+    start(&other, &o);
+    listener_close(&ls);
+    T_TRUE(exists(text));
+    listener_close(&other);
+    T_FALSE(exists(text));
+}
+
+static void
+test_abstract_name(void **state)
+{
+    (void)state;
+    thr_check_loop();
+    struct listener ls;
+    char text[64], want[256];
+    snprintf(text, sizeof(text), "unix:@test-listener-%d", (int)getpid());
+    struct listener_options o = options(text);
+    start(&ls, &o);
+    T_ZEQ(ls.text, text);
+    int fd = connect_to(&ls.addr);
+    turns(2);
+    T_EQ(taken_count, 1);
+    snprintf(want, sizeof(want), "%s: %s", text, strerror(EADDRINUSE));
+    refused(&o, want);
+    close(fd);
+    drop_taken();
+    listener_close(&ls);
+}
+
+/* ---- no descriptors left ---- */
+
+/* Takes all that are left; the last `keep` are given back. */
+static size_t
+exhaust(int fds[], size_t cap, size_t keep)
+{
+    size_t n = 0;
+    while (n < cap) {
+        int fd = open("/dev/null", O_RDONLY | O_CLOEXEC);
+        if (fd < 0)
+            break;
+        fds[n++] = fd;
+    }
+    T_TRUE(n < cap && n >= keep);
+    while (keep-- > 0)
+        close(fds[--n]);
+    return n;
+}
+
+static void
+expect_busy(int fd)
+{
+    char text[16];
+    struct timeval limit = {.tv_sec = 10};
+    T_EQ(setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &limit, sizeof(limit)), 0);
+    T_EQ(recv(fd, text, sizeof(text), MSG_WAITALL), 5);
+    T_TRUE(memcmp(text, "busy!", 5) == 0);
+}
+
+/* Lost to another thread, or never opened: the spare is taken before the next client is. Comes
+ * first, as the other tests open it. */
+static void
+test_spare_descriptor_comes_back(void **state)
+{
+    (void)state;
+    thr_check_loop();
+    struct listener ls;
+    struct listener_options o = options("127.0.0.1:0");
+    start(&ls, &o);
+    int client = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0), fds[256];
+    struct rlimit old, few;
+    T_EQ(getrlimit(RLIMIT_NOFILE, &old), 0);
+    few = old;
+    few.rlim_cur = 128;
+    T_EQ(setrlimit(RLIMIT_NOFILE, &few), 0);
+    size_t n = exhaust(fds, COUNT_OF(fds), 1);
+    T_EQ(connect(client, &ls.addr.sa, ls.addr.len), 0);
+    turns(4);
+    expect_busy(client);
+    T_EQ(taken_count, 0);
+    T_EQ(setrlimit(RLIMIT_NOFILE, &old), 0);
+    close(client);
+    while (n > 0)
+        close(fds[--n]);
+    listener_close(&ls);
+}
+
+/* The client is told so and does not hang, again and again; the spare descriptor comes back; and
+ * with descriptors free, clients are served. */
+static void
+test_no_descriptors_left(void **state)
+{
+    (void)state;
+    thr_check_loop();
+    struct listener ls;
+    struct listener_options o = options("127.0.0.1:0");
+    start(&ls, &o);
+    T_TRUE(listener_spare_open());
+    int client[6], fds[256];
+    for (size_t i = 0; i < COUNT_OF(client); i++) {
+        client[i] = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+        T_TRUE(client[i] >= 0);
+    }
+    struct rlimit old, few;
+    T_EQ(getrlimit(RLIMIT_NOFILE, &old), 0);
+    few = old;
+    few.rlim_cur = 128;
+    T_EQ(setrlimit(RLIMIT_NOFILE, &few), 0);
+    size_t n = exhaust(fds, COUNT_OF(fds), 0);
+    int64_t before = metric_get(M_REFUSED_MAX_CLIENTS);
+    for (size_t i = 0; i < 3; i++) {
+        T_EQ(connect(client[i], &ls.addr.sa, ls.addr.len), 0);
+        T_EQ(send(client[i], "GET / HTTP/1.1\r\n\r\n", 18, 0), 18);
+    }
+    turns(4);
+    for (size_t i = 0; i < 3; i++)
+        expect_busy(client[i]);
+    T_EQ(metric_get(M_REFUSED_MAX_CLIENTS), before + 3);
+    T_EQ(taken_count, 0);
+    close(fds[--n]); /* one is free: a client gets it */
+    T_EQ(connect(client[3], &ls.addr.sa, ls.addr.len), 0);
+    turns(4);
+    T_EQ(taken_count, 1);
+    T_EQ(connect(client[4], &ls.addr.sa, ls.addr.len), 0);
+    turns(4);
+    expect_busy(client[4]);
+    T_EQ(setrlimit(RLIMIT_NOFILE, &old), 0);
+    for (size_t i = 0; i < COUNT_OF(client); i++)
+        close(client[i]);
+    while (n > 0)
+        close(fds[--n]);
+    drop_taken();
+    listener_close(&ls);
+}
+
+int
+main(void)
+{
+    const struct CMUnitTest tests[] = {
+        TEST(test_spare_descriptor_comes_back),
+        TEST(test_tcp),
+        TEST(test_port_in_use_says_which),
+        TEST(test_bursts),
+        TEST(test_accept_rest),
+        TEST(test_close_inside_the_callback),
+        TEST(test_unix_path),
+        TEST(test_unix_group),
+        TEST(test_unix_path_that_exists),
+        TEST(test_file_of_another_is_not_removed),
+        TEST(test_abstract_name),
+        TEST(test_no_descriptors_left),
+    };
+    signal(SIGPIPE, SIG_IGN);
+    loop = loop_new();
+    CHECK(loop != NULL && mkdtemp(folder) != NULL);
+    int failed = TEST_MAIN(tests);
+    thr_check_loop();
+    loop_free(&loop);
+    rmdir(folder);
+    return failed;
+}
