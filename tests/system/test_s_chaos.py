@@ -256,3 +256,30 @@ def test_chaos_leaves_nothing_behind(chmuxd, fake, seed, tight):
     c.signal(signal.SIGTERM)
     assert c.wait_exit() == 0, c.stderr[-3000:]
     wait_until(lambda: up.open == 0)
+
+
+@pytest.mark.parametrize("seed", seeds())
+@pytest.mark.parametrize("sig", [signal.SIGTERM, signal.SIGQUIT], ids=["SIGTERM", "SIGQUIT"])
+def test_chaos_ends_when_told(chmuxd, fake, seed, sig):
+    """The signal comes in the middle of it: whatever runs is finished, or cut and never made to look whole."""
+    up = fake(server(seed, []), keep_bytes=False, deadline=30)
+    c = chmuxd(up.url, upstream__pool_size=CAP, upstream__response_timeout="300ms", chmux__stall_timeout="1s",
+               chmux__drain_timeout="20s", chmux__buffer_size="16k")
+    after = random.Random(seed).randrange(30, CLIENTS * STEPS)
+
+    def run(i):
+        if i == CLIENTS:  # counted by what the server has seen, which no signal stops
+            wait_until(lambda: len(up.heads) >= after, 60)
+            c.signal(sig)
+            return
+        try:
+            Chaotic(c, seed, i).run()
+        except ConnectionRefusedError:
+            assert len(up.heads) >= after, "refused before the signal"
+        except ConnectionResetError:  # a connection cut while it was made
+            assert len(up.heads) >= after, "reset before the signal"
+
+    parallel(CLIENTS + 1, run)
+    code = c.wait_exit()
+    assert code == 0 if sig == signal.SIGTERM else code in (0, 3), c.stderr[-3000:]
+    wait_until(lambda: up.open == 0)
