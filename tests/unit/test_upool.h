@@ -212,6 +212,7 @@ setup(void **state)
     loop = loop_new();
     if (loop == NULL)
         return -1;
+    thr_check_loop();
     resolver = resolver_new(loop);
     timer_init(&tick, loop, on_tick, NULL);
     timer_init(&deadline, loop, on_deadline, NULL);
