@@ -448,8 +448,6 @@ take_idle(struct uconn *uc)
     if (!uconn_is_fit(uc))
         return false;
     upool_goto(uc, UCONN_ACTIVE);
-    if (UNLIKELY(uc->pool->idle_count < (size_t)uc->pool->cfg->min_idle))
-        upool_kick(uc->pool); /* another is warmed up in its place */
     return true;
 }
 

@@ -377,12 +377,5 @@ addr_of(unsigned host)
     return NULL;
 }
 
-static inline bool
-nothing_is_closing(void *arg)
-{
-    (void)arg;
-    return pool->closing_count == 0;
-}
-
 #define POOL_TEST(fn) cmocka_unit_test_setup_teardown(fn, setup, teardown)
 #endif
