@@ -165,6 +165,53 @@ test_unanswered_eject(void **state)
     T_EQ(stats().addresses_ejected, 1);
 }
 
+/* A server whose queue is full lets the handshake hang, as a dropped packet does. */
+static void LOOP_ONLY
+server_hang(struct server *s, int filler[4])
+{
+    struct sockaddr_in a = {.sin_family = AF_INET,
+        .sin_port = htons(s->port),
+        .sin_addr.s_addr = htonl(INADDR_LOOPBACK - 1 + s->host)};
+    T_EQ(listen(s->fd, 0), 0);
+    for (int i = 0; i < 4; i++) {
+        filler[i] = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+        (void)connect(filler[i], (struct sockaddr *)&a, sizeof(a));
+    }
+    turns(2);
+}
+
+/* A silent address is left for the next one after a short try, and not ejected for it; it is given
+ * up for good, and the waiter told, when the whole time is over. */
+static void
+test_silent_address(void **state)
+{
+    (void)state;
+    thr_check_loop();
+    int filler[4];
+    struct want x;
+    cfg.url.count = 2;
+    server_hang(&servers[0], filler);
+    server_listen(&servers[1]);
+    pool_start(0);
+    struct mono start = mono_now();
+    struct uconn *uc = lease(&x, NULL, false);
+    T_TRUE(uc != NULL && uc->addr == addr_of(2));
+    T_TRUE(mono_diff_us(mono_now(), start) >= 300000);
+    T_EQ(stats().addresses_ejected, 0);
+    release(uc);
+    cfg.connect_timeout = 50000;
+    start = mono_now();
+    struct t_capture c = t_capture();
+    T_TRUE(lease(&x, addr_of(1), false) == NULL);
+    free(t_captured(c));
+    T_TRUE(mono_diff_us(mono_now(), start) >= 50000);
+    T_EQ(x.e, ERR_SESSION_GONE);
+    T_ZEQ(x.why, "connection timed out");
+    T_EQ(stats().addresses_ejected, 1);
+    for (int i = 0; i < 4; i++)
+        close(filler[i]);
+}
+
 /* ---- several addresses ---- */
 
 static void
@@ -338,6 +385,7 @@ main(void)
         POOL_TEST(test_back_off_grows),
         POOL_TEST(test_probe_that_fails_at_once_comes_again),
         POOL_TEST(test_unanswered_eject),
+        POOL_TEST(test_silent_address),
         POOL_TEST(test_leases_spread),
         POOL_TEST(test_pinned_to_a_dead_address_fails),
         POOL_TEST(test_room_is_made_for_the_pinned),
