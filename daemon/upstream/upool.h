@@ -8,7 +8,7 @@
  *            uconn_close(). Nothing client-specific stays on it.
  * Waiting    upool_try_lease() never queues; upool_wait() queues and calls back: granted() exactly
  *            once, or failed() exactly once, never before upool_wait() has returned, unless
- *            upool_cancel() came first. Both run on their own, never from inside a release or close.
+ *            upool_cancel() came first. Both run later, never from inside a release.
  * Reuse      Idle connections are taken most recent first. They are watched: a byte or EOF closes
  *            them. They retire at idle_timeout, before the server's own keep-alive limit, at its
  *            request count and at max_age.
