@@ -5,7 +5,7 @@ import socket
 
 import pytest
 
-from helpers import INSERT, OK, Background, chmux_error, fill_send_buffer, insert, q
+from helpers import INSERT, OK, Background, chmux_error, fill_send_buffer, insert, parallel, q
 from rig.fake import serve_ok
 from rig.http1 import Closed, request
 from rig.wait import wait_until
@@ -325,3 +325,36 @@ def test_pipelined_answers_keep_their_order_whatever_they_are(chmuxd, fake):
         assert k.response().status == 400
         with pytest.raises(Closed):
             k.fill()
+
+
+# ---- a body that was checked but not sent is no next request
+def test_body_bytes_left_behind_are_not_taken_for_the_next_request(chmuxd, fake, gate):
+    """The server stops reading while chmux holds the last block of a body: its answer was a 504 that kept the
+    connection, and the block became the beginning of the next request, whose method was then unknown. Which size
+    leaves the last block behind depends on the kernel's buffers, so all of them are tried, in steps of less than
+    a block."""
+    g = gate()
+
+    def stops_reading(conn):
+        if conn.head().method == "POST":
+            g.wait()
+
+    up = fake(stops_reading, keep_bytes=False)
+    c = chmuxd(up.url, upstream__pool_size=32, chmux__stall_timeout="1s", upstream__response_timeout="2s")
+
+    def one(i):
+        with c.client() as k:
+            try:
+                k.send(request("POST", INSERT, (), b"x" * (400_000 * (i + 1))))
+            except (BrokenPipeError, ConnectionResetError):
+                pass
+            r = k.response()
+            if r.complete and r.header("Connection", "").lower() != "close":
+                k.send(request("GET", "/ping"))
+                k.response()
+
+    parallel(30, one)
+    assert c.metric('chmux_refused_total{reason="upstream_timeout"}') > 0, "the server took everything"
+    g.set()
+    assert not {h.method for _, h in up.heads} - {"POST", "GET"}
+    assert c.metric('chmux_refused_total{reason="bad_request"}') == 0
