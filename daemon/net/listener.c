@@ -11,7 +11,8 @@
 
 #include "base/no_block.h"
 
-#define BURST_MAX 64
+#define BURST_MAX  64
+#define BURST_HOLD 16 /* wakes between tries to take more at once */
 
 static int spare_fd = -1;
 
@@ -217,17 +218,21 @@ on_acceptable(void *arg, unsigned ready)
     struct listener *ls = arg;
     loop_label(ls->loop, "accept");
     (void)!listener_spare_open(); /* another thread may have been quicker to take it */
-    /* As many as came last time, and twice that when they keep coming: in the quiet case one call
-     * per client and none that only says "no more"; the rest is still there at the next turn. */
+    /* As many as came together lately: in the quiet case one call per client and none that only
+     * says "no more". What is left over is still there at the next turn. */
     for (int i = 0; i < ls->burst; i++) {
         if (!accept_one(ls)) {
             ls->burst = i > 1 ? i : 1;
+            ls->hold = BURST_HOLD;
             return;
         }
         if (ls->fd < 0)
             return;
     }
-    ls->burst = ls->burst * 2 > BURST_MAX ? BURST_MAX : ls->burst * 2;
+    if (ls->hold > 0)
+        ls->hold--;
+    else
+        ls->burst = ls->burst * 2 > BURST_MAX ? BURST_MAX : ls->burst * 2;
 }
 
 bool

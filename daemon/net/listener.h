@@ -26,7 +26,8 @@ struct listener { /* fields are listener's; addr is what was bound */
     struct loop *loop;
     struct addr addr;
     int fd;
-    int burst;
+    int burst;     /* accepts tried per wake */
+    int hold;      /* wakes before more are tried again */
     int sys_errno; /* of a failed listener_open(), 0: not from the system */
     dev_t dev;     /* of the socket file, to know it again */
     ino_t ino;
