@@ -255,7 +255,8 @@ ex_fail(struct exchange *ex, enum err e, const char *detail)
     metric_inc(refused_metric(e));
     blk_put(&ex->down);
     ex->down_valid = 0;
-    /* Checked bytes that were not sent are still in the source: they must not become the next head. */
+    /* Checked bytes that were not sent are still in the source: they must not become the next head.
+     */
     bool request_gone = http_body_is_done(&ex->up_body) && ex->up_valid == 0;
     bool keep = ex->client_keep && request_gone && !px->draining;
     clear_out(ex);
