@@ -159,22 +159,27 @@ close_fd:
     return false;
 }
 
+void
+listener_turn_away(int fd, struct str reply)
+{
+    (void)send(fd, reply.p, reply.len, MSG_NOSIGNAL);
+    /* What has arrived of the request must be read, or closing would reset the answer away. */
+    char sink[4096];
+    (void)shutdown(fd, SHUT_WR);
+    (void)recv(fd, sink, sizeof sink, 0);
+    metric_inc(M_REFUSED_MAX_CLIENTS);
+    close(fd);
+}
+
 /* No descriptor left for a client: spend the spare one on telling it so. */
-static void
+static void LOOP_ONLY
 refuse_one(struct listener *ls)
 {
     close(spare_fd);
     spare_fd = -1;
     int fd = accept4(ls->fd, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
-    if (fd >= 0) {
-        (void)send(fd, ls->busy_reply.p, ls->busy_reply.len, MSG_NOSIGNAL);
-        /* What has arrived of the request must be read, or closing would reset the answer away. */
-        char sink[4096];
-        (void)shutdown(fd, SHUT_WR);
-        (void)recv(fd, sink, sizeof sink, 0);
-        close(fd);
-        metric_inc(M_REFUSED_MAX_CLIENTS);
-    }
+    if (fd >= 0)
+        listener_turn_away(fd, ls->busy_reply);
     if (!listener_spare_open())
         LOG_W("spare_descriptor_lost");
 }

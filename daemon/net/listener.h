@@ -49,6 +49,9 @@ MUST_USE bool listener_start(struct listener *ls, struct loop *l, struct str bus
 void listener_accept_rest(struct listener *ls) LOOP_ONLY;
 void listener_close(struct listener *ls) LOOP_ONLY;
 
+/* Gives a client that is one too many the reply and closes it; takes fd. Counted as max_clients. */
+void listener_turn_away(int fd, struct str reply) LOOP_ONLY;
+
 /* Opens the spare descriptor; false: none left even at start. */
 MUST_USE bool listener_spare_open(void) ANY_THREAD;
 #endif

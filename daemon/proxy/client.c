@@ -54,12 +54,7 @@ void
 client_accept(struct proxy *px, int fd, const struct addr *peer)
 {
     if (px->client_count >= (size_t)px->cfg->chmux.max_clients) {
-        (void)send(fd, px->busy_reply.p, px->busy_reply.len, MSG_NOSIGNAL);
-        char sink[4096]; /* unread bytes would turn our close into a reset */
-        (void)shutdown(fd, SHUT_WR);
-        (void)recv(fd, sink, sizeof sink, 0);
-        metric_inc(M_REFUSED_MAX_CLIENTS);
-        close(fd);
+        listener_turn_away(fd, str_n(px->busy_reply.p, px->busy_reply.len));
         return;
     }
     struct client *c = mem_zalloc(sizeof *c);

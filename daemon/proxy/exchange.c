@@ -677,7 +677,6 @@ ex_take_head(struct exchange *ex, const struct http_req *r)
     ex->client_keep = r->keep_alive;
     ex->expect = r->meta.expect_continue && r->minor == 1;
     ex->upgrade = r->meta.upgrade_websocket && r->meta.conn_upgrade && r->minor == 1;
-    ex->has_body = r->framing != HTTP_BODY_NONE;
     http_body_init(&ex->up_body, r->framing, r->meta.content_length);
     ch_request_parse(&ex->ch, r);
     ex->keep_replay = true; /* an empty body is held whole */

@@ -148,7 +148,7 @@ struct exchange {
     enum http_method method;
     int minor;
     bool client_keep; /* the client allows another request after this one */
-    bool expect, upgrade, has_body, names_host;
+    bool expect, upgrade, names_host;
     struct ch_request ch;
     struct session *session;
     struct list session_link; /* waits for its turn in the session */
