@@ -16,10 +16,12 @@ function(chmux_layer name)
 endfunction()
 
 # Bottom first.
-set(CHMUX_LAYERS base http clickhouse config rt net upstream proxy admin)
+set(CHMUX_LAYERS base http codec clickhouse config rt net upstream proxy admin)
 chmux_layer(base Threads::Threads)
 chmux_layer(http chmux_base)
-chmux_layer(clickhouse chmux_http)
+chmux_layer(codec chmux_base PkgConfig::ZLIB PkgConfig::ZSTD PkgConfig::LZ4 PkgConfig::BROTLIDEC
+    PkgConfig::BROTLIENC)
+chmux_layer(clickhouse chmux_http chmux_codec)
 chmux_layer(config chmux_base PkgConfig::INIH)
 chmux_layer(rt chmux_http chmux_clickhouse chmux_config PkgConfig::LIBEVENT Threads::Threads)
 chmux_layer(net chmux_rt PkgConfig::OPENSSL)

@@ -3,7 +3,7 @@
 
 # Building chmuxd.
 BUILD_PACKAGES="gcc libc6-dev make cmake ninja-build pkg-config libevent-dev libssl-dev libinih-dev
-    ca-certificates"
+    zlib1g-dev libzstd-dev liblz4-dev libbrotli-dev ca-certificates"
 # The unit tests and lints: cmocka, clang with its sanitizer runtimes, ctags.
 UNIT_PACKAGES="libcmocka-dev clang libclang-rt-14-dev llvm clang-format universal-ctags binutils python3"
 # The system tests: real servers, proxies and clients (node and npm: ensure_npm; Go, if there is one).

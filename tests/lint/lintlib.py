@@ -25,9 +25,9 @@ RANK = {
     "admin": 6,
     "main": 7,
 }
-# Rule zero: clickhouse says what a parsed HTTP request means, so it reads http's types. The reverse
-# stays forbidden.
-SIDEWAYS = {("clickhouse", "http")}
+# Rule zero: clickhouse says what a parsed HTTP request means and which codec it asks for, so it
+# reads the types of http and codec. The reverse stays forbidden.
+SIDEWAYS = {("clickhouse", "http"), ("clickhouse", "codec")}
 SANS_IO = ("http", "codec", "clickhouse", "config")
 LOOP_LAYERS = ("rt", "net", "upstream", "proxy", "admin")
 SKIP = 77

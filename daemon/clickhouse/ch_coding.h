@@ -1,0 +1,66 @@
+#ifndef CHMUX_CLICKHOUSE_CH_CODING_H
+#define CHMUX_CLICKHOUSE_CH_CODING_H
+/*
+ * ch_coding: what a request says about compression, and how to say something else to ClickHouse.
+ * Sans-I/O. Facts: shared/protocol/http.md sections 7 and 8.
+ *
+ * Ownership  Spans borrow the request.
+ */
+#include "clickhouse/ch.h"
+#include "codec/codec.h"
+
+/* Set of codecs: bit 1 << id. */
+typedef unsigned codec_set;
+#define CODEC_BIT(id) (1u << (id))
+
+/* Of one request. */
+struct ch_coding {
+    /* Content-Encoding: CODEC_IDENTITY without one; CODEC_COUNT: one we do not know, a list, a
+     * second field, or "identity" spelled out (ClickHouse refuses it: not ours to mend). */
+    enum codec_id body;
+    bool body_blocks; /* decompress=1 (true for 1 and true; as the server reads it) */
+    /* Accept-Encoding, as 26.x reads it: names in any case and order, "*" is all of ours, only q=0
+     * (q=0.0, q=0.000) takes one away. */
+    bool has_accept; /* there is such a field, be it empty */
+    codec_set accepts;
+    bool refuses_identity; /* identity;q=0, or *;q=0 without identity */
+    bool answer_blocks;    /* compress=1 */
+    bool names_setting;    /* enable_http_compression is in the URL: the caller's own will */
+    /* X-Chmux-Compression: both unset without the field. */
+    bool has_override, bad_override;
+    int override_request, override_response; /* -1: not named; else a codec_id */
+};
+void ch_coding_parse(struct ch_coding *out, const struct http_req *r);
+
+/* X-Chmux-Compression: "zstd" sets both, "off" (= CODEC_IDENTITY) both; or a list "request=zstd,
+ * response=off", each at most once. Codecs: off, zstd, lz4, gzip. false: anything else. */
+bool ch_override_parse(struct str value, int *request, int *response);
+
+/* The codec that 26.x would choose for this set (its order: zstd, br, lz4, gzip, deflate); identity
+ * for an empty one. */
+enum codec_id ch_preferred(codec_set accepts);
+
+/* What to change in a target. Decoded parameter names are compared; the first and every further one
+ * of a dropped name goes, with its '&'. Paths are left alone; a fragment stays behind. */
+struct ch_target_edit {
+    bool drop_compress, drop_decompress;
+    bool add_compression; /* enable_http_compression=1, in front */
+    struct str query_id;  /* query_id=ID in front, if not empty (as ch_add_query_id) */
+};
+/* Appends the edited target. false: it would grow over the URI limit of 18.16 or 26.x, or its path
+ * takes no parameters: appended as it is, nothing changed. */
+bool ch_target_edit(struct buf *out, struct str target, const struct ch_target_edit *e);
+
+/* A request of our own that asks one thing of a server: can this caller have `coding` here? POST of
+ * "SELECT 1" with body_coded (may be empty: plain) as Content-Encoding `request`, Accept-Encoding
+ * `accept` (a text such as "zstd, gzip"; empty: none), with enable_http_compression=1 if asked for,
+ * and the caller's own credentials exactly as ch_kill_request() takes them. */
+struct ch_probe {
+    enum codec_id request; /* CODEC_IDENTITY: body is plain */
+    struct str body;
+    struct str accept;
+    bool setting;
+};
+void ch_probe_request(
+    struct buf *out, const struct http_req *r, struct str host, const struct ch_probe *p);
+#endif
