@@ -12,6 +12,12 @@ enum host_header { HOST_HEADER_AUTO, HOST_HEADER_CLIENT, HOST_HEADER_UPSTREAM };
 enum on_disconnect { ON_DISCONNECT_KILL, ON_DISCONNECT_CLOSE };
 enum tls_version { TLS_VERSION_1_2, TLS_VERSION_1_3 };
 
+enum compression { COMPRESSION_OFF, COMPRESSION_ZSTD, COMPRESSION_LZ4, COMPRESSION_GZIP };
+enum local_encoding { LOCAL_ENCODING_IDENTITY, LOCAL_ENCODING_CLIENT };
+enum local_blocks { LOCAL_BLOCKS_LZ4, LOCAL_BLOCKS_NONE };
+
+#define CONFIG_AUTO (-1) /* an INT whose default is the word auto */
+
 struct config_list {
     char **item; /* owned, as are the strings in it; NULL when count is 0 */
     size_t count;

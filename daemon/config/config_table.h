@@ -27,7 +27,7 @@ struct config_opt {
     size_t offset; /* of the field in the struct of its section */
 };
 
-#define CONFIG_OPTS_MAX 32 /* in one section; a static assertion holds the table to it */
+#define CONFIG_OPTS_MAX 48 /* in one section; a static assertion holds the table to it */
 
 struct config_section {
     const char *id;

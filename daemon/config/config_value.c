@@ -49,6 +49,13 @@ static enum config_set PRINTF_LIKE(2, 3) bad(char why[CONFIG_WHY_MAX], const cha
     return CONFIG_SET_BAD;
 }
 
+/* An INT whose default is the word auto may be set to it. */
+static bool
+takes_auto(const struct config_opt *opt)
+{
+    return opt->type == CONFIG_INT && strcmp(opt->def, "auto") == 0;
+}
+
 void
 config_value_allowed(const struct config_opt *opt, char out[CONFIG_WHY_MAX])
 {
@@ -58,7 +65,10 @@ config_value_allowed(const struct config_opt *opt, char out[CONFIG_WHY_MAX])
     case CONFIG_BOOL: snprintf(out, CONFIG_WHY_MAX, "yes or no"); break;
     case CONFIG_INT:
     case CONFIG_SIZE:
-    case CONFIG_DURATION: snprintf(out, CONFIG_WHY_MAX, "%s to %s", opt->min, opt->max); break;
+    case CONFIG_DURATION:
+        snprintf(out, CONFIG_WHY_MAX, "%s%s to %s", takes_auto(opt) ? "auto, or " : "", opt->min,
+            opt->max);
+        break;
     case CONFIG_ENUM:
         for (size_t i = 0; opt->words[i] != NULL; i++) {
             const char *join = i == 0 ? "" : opt->words[i + 1] == NULL ? " or " : ", ";
@@ -105,6 +115,11 @@ set_number(const struct config_opt *opt, void *field, struct str text, char why[
     int64_t v = 0, min = 0, max = 0;
     CHECK(read_number(opt->type, str_of(opt->min), &min) == CONFIG_UNIT_OK);
     CHECK(read_number(opt->type, str_of(opt->max), &max) == CONFIG_UNIT_OK);
+    if (takes_auto(opt) && str_eq_nocase(text, STR("auto"))) {
+        v = CONFIG_AUTO;
+        memcpy(field, &v, sizeof(v));
+        return CONFIG_SET_OK;
+    }
     config_quote(text, q);
     config_value_allowed(opt, allowed);
     switch (read_number(opt->type, text, &v)) {
@@ -367,7 +382,10 @@ config_value_print(const struct config_opt *opt, const void *base, struct buf *o
         break;
     case CONFIG_INT:
         memcpy(&n, field, sizeof(n));
-        buf_addf(out, "%" PRId64, n);
+        if (n == CONFIG_AUTO && takes_auto(opt))
+            buf_str(out, STR("auto"));
+        else
+            buf_addf(out, "%" PRId64, n);
         break;
     case CONFIG_SIZE:
         memcpy(&bytes, field, sizeof(bytes));

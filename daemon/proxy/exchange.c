@@ -208,6 +208,8 @@ refused_metric(enum err e)
     case ERR_UPSTREAM_BAD: return M_REFUSED_UPSTREAM_CLOSED;
     case ERR_TOO_LARGE: return M_REFUSED_TOO_LARGE;
     case ERR_DRAINING: return M_REFUSED_DRAINING;
+    case ERR_BAD_ENCODING:
+    case ERR_UPSTREAM_ENCODING: return M_REFUSED_BAD_ENCODING;
     case ERR_BAD_REQUEST:
     case ERR_HEAD_TIMEOUT:
     case ERR_BODY_TIMEOUT:

@@ -444,8 +444,9 @@ test_every_bound_of_the_table(void **state)
                 max = (int64_t)n;
             }
             T_TRUE(min < max);
-            snprintf(
-                allowed, sizeof(allowed), "too large; %s to %s is allowed", opt->min, opt->max);
+            const char *word = strcmp(opt->def, "auto") == 0 ? "auto, or " : "";
+            snprintf(allowed, sizeof(allowed), "too large; %s%s to %s is allowed", word, opt->min,
+                opt->max);
             snprintf(text, sizeof(text), "%" PRId64 "%s", max + 1, unit);
             T_EQ(try_set(s, opt, str_of(text), why, shown), CONFIG_SET_BAD);
             T_TRUE(strstr(why, allowed) != NULL);
@@ -459,6 +460,24 @@ test_every_bound_of_the_table(void **state)
         }
     }
     T_TRUE(numbers > 20);
+}
+
+static const struct config_opt *opt_of(enum config_section_index section, const char *key);
+
+/* auto is a value where it is the default, and prints as such; elsewhere it is no number. */
+static void
+test_auto(void **state)
+{
+    (void)state;
+    char why[CONFIG_WHY_MAX], shown[CONFIG_VALUE_MAX + 1];
+    const struct config_opt *opt = opt_of(CONFIG_SECTION_chmux, "workers");
+    T_EQ(try_set(CONFIG_SECTION_chmux, opt, STR("Auto"), why, shown), CONFIG_SET_OK);
+    assert_string_equal(shown, "auto");
+    T_EQ(try_set(CONFIG_SECTION_chmux, opt, STR("3"), why, shown), CONFIG_SET_OK);
+    assert_string_equal(shown, "3");
+    T_EQ(try_set(CONFIG_SECTION_chmux, opt, STR("-1"), why, shown), CONFIG_SET_BAD);
+    opt = opt_of(CONFIG_SECTION_chmux, "max_clients");
+    T_EQ(try_set(CONFIG_SECTION_chmux, opt, STR("auto"), why, shown), CONFIG_SET_BAD);
 }
 
 static const struct config_opt *
