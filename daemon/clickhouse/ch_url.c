@@ -2,9 +2,6 @@
 
 #include "clickhouse/ch_private.h"
 
-/* Longest URI of 26.x and of 18.16: a request must not be pushed over either by what we add. */
-#define URI_MAX_OLD 16384
-
 bool
 ch_param_next(struct str *query, struct ch_param *p)
 {
@@ -65,41 +62,6 @@ ch_url_eq(struct str encoded, const char *lit)
         if (ch_url_next(&encoded) != (unsigned char)*lit)
             return false;
     return encoded.len == 0;
-}
-
-/* Paths on which one more parameter changes nothing but the id. On others it could: 26.x quotes an
- * unknown path with its parameters in its 404, and knows "/query" only with a '?'. */
-static bool
-takes_parameters(struct str path, bool has_mark)
-{
-    return path.len == 0 || str_eq(path, STR("/")) || (has_mark && str_eq(path, STR("/query")));
-}
-
-bool
-ch_add_query_id(struct buf *out, struct str target, struct str id)
-{
-    const struct str name = STR("query_id=");
-    ssize_t hash = str_find(target, '#');
-    struct str head = str_n(target.p, hash < 0 ? target.len : (size_t)hash);
-    ssize_t mark = str_find(head, '?');
-    size_t longer = target.len + name.len + id.len + 1;
-    if (!takes_parameters(str_n(head.p, mark < 0 ? head.len : (size_t)mark), mark >= 0) ||
-        (target.len <= URI_MAX_OLD && longer > URI_MAX_OLD) || longer > HTTP_MAX_URI) {
-        buf_str(out, target);
-        return false;
-    }
-    /* In front of the other parameters, not behind them: behind "a=1&" it would repair a target
-     * that 18.16 refuses for its empty last parameter. */
-    size_t split = mark < 0 ? head.len : (size_t)mark + 1;
-    buf_add(out, target.p, split);
-    if (mark < 0)
-        buf_str(out, STR("?"));
-    buf_str(out, name);
-    buf_str(out, id);
-    if (mark >= 0 && split < head.len)
-        buf_str(out, STR("&"));
-    buf_add(out, target.p + split, target.len - split);
-    return true;
 }
 
 /* Does the decoded name hold one of the words that mark a secret, whatever the case? */

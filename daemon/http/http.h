@@ -41,13 +41,14 @@ enum http_field_id {
     HTTP_F_EXPECT,
     HTTP_F_HOST,
     HTTP_F_AUTHORIZATION,
-    HTTP_F_CH_USER,      /* X-ClickHouse-User */
-    HTTP_F_CH_KEY,       /* X-ClickHouse-Key */
-    HTTP_F_CH_QUERY_ID,  /* X-ClickHouse-Query-Id */
-    HTTP_F_CH_QUOTA,     /* X-ClickHouse-Quota */
-    HTTP_F_CH_CERT_AUTH, /* X-ClickHouse-SSL-Certificate-Auth */
-    HTTP_F_CH_PROGRESS,  /* X-ClickHouse-Progress */
-    HTTP_F_CH_EXCEPTION, /* X-ClickHouse-Exception-Code */
+    HTTP_F_CH_USER,           /* X-ClickHouse-User */
+    HTTP_F_CH_KEY,            /* X-ClickHouse-Key */
+    HTTP_F_CH_QUERY_ID,       /* X-ClickHouse-Query-Id */
+    HTTP_F_CH_QUOTA,          /* X-ClickHouse-Quota */
+    HTTP_F_CH_CERT_AUTH,      /* X-ClickHouse-SSL-Certificate-Auth */
+    HTTP_F_CH_PROGRESS,       /* X-ClickHouse-Progress */
+    HTTP_F_CH_EXCEPTION,      /* X-ClickHouse-Exception-Code */
+    HTTP_F_CHMUX_COMPRESSION, /* X-Chmux-Compression */
     HTTP_F_COUNT
 };
 /* By name, ASCII case-insensitive. */
@@ -104,7 +105,7 @@ MUST_USE enum err http_meta_add(struct http_meta *m, const struct http_field *f)
 /* Is this field one a proxy must not pass on as it came? Names listed in Connection are the
  * caller's to check with http_conn_lists() when conn_other is set. Upgrade and Connection pass only
  * for websocket, and Transfer-Encoding where the chunks pass through; the caller handles both.
- * Trailer is end-to-end: trailers pass with the body. */
+ * Trailer is end-to-end: trailers pass with the body. X-Chmux-Compression is for us: it ends here. */
 bool http_is_hop_by_hop(enum http_field_id id);
 /* Does a Connection field value list this field name? Content-Length and Transfer-Encoding are
  * never listed, whatever the value says: else a client could strip what frames its own message. */

@@ -22,40 +22,42 @@ const uint8_t http_ch[256] = {
 #undef TOKEN
 
 /*
- * A perfect hash over length and last letter. A new name that collides is a compile error
- * (-Woverride-init); then look for another factor.
+ * A perfect hash over length, first and last letter. A new name that collides is a compile error
+ * (-Woverride-init); then look for other factors.
  */
 #define SLOT_COUNT 64
-#define SLOT(len, last) (((len) + 12 * (size_t)(last)) % SLOT_COUNT)
+#define SLOT(len, first, last) (((len) + 9 * (size_t)(first) + 48 * (size_t)(last)) % SLOT_COUNT)
 #define NAMES(X)                                                                                   \
-    X(HTTP_F_CONNECTION, "connection", 'n')                                                        \
-    X(HTTP_F_KEEP_ALIVE, "keep-alive", 'e')                                                        \
-    X(HTTP_F_PROXY_CONNECTION, "proxy-connection", 'n')                                            \
-    X(HTTP_F_PROXY_AUTHENTICATE, "proxy-authenticate", 'e')                                        \
-    X(HTTP_F_PROXY_AUTHORIZATION, "proxy-authorization", 'n')                                      \
-    X(HTTP_F_TE, "te", 'e')                                                                        \
-    X(HTTP_F_TRAILER, "trailer", 'r')                                                              \
-    X(HTTP_F_TRANSFER_ENCODING, "transfer-encoding", 'g')                                          \
-    X(HTTP_F_UPGRADE, "upgrade", 'e')                                                              \
-    X(HTTP_F_CONTENT_LENGTH, "content-length", 'h')                                                \
-    X(HTTP_F_CONTENT_TYPE, "content-type", 'e')                                                    \
-    X(HTTP_F_CONTENT_ENCODING, "content-encoding", 'g')                                            \
-    X(HTTP_F_ACCEPT_ENCODING, "accept-encoding", 'g')                                              \
-    X(HTTP_F_EXPECT, "expect", 't')                                                                \
-    X(HTTP_F_HOST, "host", 't')                                                                    \
-    X(HTTP_F_AUTHORIZATION, "authorization", 'n')                                                  \
-    X(HTTP_F_CH_USER, "x-clickhouse-user", 'r')                                                    \
-    X(HTTP_F_CH_KEY, "x-clickhouse-key", 'y')                                                      \
-    X(HTTP_F_CH_QUERY_ID, "x-clickhouse-query-id", 'd')                                            \
-    X(HTTP_F_CH_QUOTA, "x-clickhouse-quota", 'a')                                                  \
-    X(HTTP_F_CH_CERT_AUTH, "x-clickhouse-ssl-certificate-auth", 'h')                               \
-    X(HTTP_F_CH_PROGRESS, "x-clickhouse-progress", 's')                                            \
-    X(HTTP_F_CH_EXCEPTION, "x-clickhouse-exception-code", 'e')
+    X(HTTP_F_CONNECTION, "connection", 'c', 'n')                                                   \
+    X(HTTP_F_KEEP_ALIVE, "keep-alive", 'k', 'e')                                                   \
+    X(HTTP_F_PROXY_CONNECTION, "proxy-connection", 'p', 'n')                                       \
+    X(HTTP_F_PROXY_AUTHENTICATE, "proxy-authenticate", 'p', 'e')                                   \
+    X(HTTP_F_PROXY_AUTHORIZATION, "proxy-authorization", 'p', 'n')                                 \
+    X(HTTP_F_TE, "te", 't', 'e')                                                                   \
+    X(HTTP_F_TRAILER, "trailer", 't', 'r')                                                         \
+    X(HTTP_F_TRANSFER_ENCODING, "transfer-encoding", 't', 'g')                                     \
+    X(HTTP_F_UPGRADE, "upgrade", 'u', 'e')                                                         \
+    X(HTTP_F_CONTENT_LENGTH, "content-length", 'c', 'h')                                           \
+    X(HTTP_F_CONTENT_TYPE, "content-type", 'c', 'e')                                               \
+    X(HTTP_F_CONTENT_ENCODING, "content-encoding", 'c', 'g')                                       \
+    X(HTTP_F_ACCEPT_ENCODING, "accept-encoding", 'a', 'g')                                         \
+    X(HTTP_F_EXPECT, "expect", 'e', 't')                                                           \
+    X(HTTP_F_HOST, "host", 'h', 't')                                                               \
+    X(HTTP_F_AUTHORIZATION, "authorization", 'a', 'n')                                             \
+    X(HTTP_F_CH_USER, "x-clickhouse-user", 'x', 'r')                                               \
+    X(HTTP_F_CH_KEY, "x-clickhouse-key", 'x', 'y')                                                 \
+    X(HTTP_F_CH_QUERY_ID, "x-clickhouse-query-id", 'x', 'd')                                       \
+    X(HTTP_F_CH_QUOTA, "x-clickhouse-quota", 'x', 'a')                                             \
+    X(HTTP_F_CH_CERT_AUTH, "x-clickhouse-ssl-certificate-auth", 'x', 'h')                          \
+    X(HTTP_F_CH_PROGRESS, "x-clickhouse-progress", 'x', 's')                                       \
+    X(HTTP_F_CH_EXCEPTION, "x-clickhouse-exception-code", 'x', 'e')                                \
+    X(HTTP_F_CHMUX_COMPRESSION, "x-chmux-compression", 'x', 'n')
 static const struct {
     struct str name;
     enum http_field_id id;
 } slots[SLOT_COUNT] = {
-#define X(id, name, last) [SLOT(sizeof(name) - 1, last)] = {{name, sizeof(name) - 1}, id},
+#define X(id, name, first, last)                                                                   \
+    [SLOT(sizeof(name) - 1, first, last)] = {{name, sizeof(name) - 1}, id},
     NAMES(X)
 #undef X
 };
@@ -94,7 +96,8 @@ http_field_lookup(struct str name)
 {
     if (name.len == 0)
         return HTTP_F_OTHER;
-    size_t slot = SLOT(name.len, (uint8_t)name.p[name.len - 1] | 0x20u);
+    size_t slot =
+        SLOT(name.len, (uint8_t)name.p[0] | 0x20u, (uint8_t)name.p[name.len - 1] | 0x20u);
     if (slots[slot].name.len == name.len && http_eq_lower(name, slots[slot].name))
         return slots[slot].id;
     return HTTP_F_OTHER;

@@ -116,6 +116,7 @@ http_meta_add(struct http_meta *m, const struct http_field *f)
     case HTTP_F_CH_CERT_AUTH:
     case HTTP_F_CH_PROGRESS:
     case HTTP_F_CH_EXCEPTION:
+    case HTTP_F_CHMUX_COMPRESSION:
     case HTTP_F_COUNT: break;
     }
     return ERR_OK;
@@ -127,7 +128,8 @@ http_is_hop_by_hop(enum http_field_id id)
     const uint32_t set = 1u << HTTP_F_CONNECTION | 1u << HTTP_F_KEEP_ALIVE |
                          1u << HTTP_F_PROXY_CONNECTION | 1u << HTTP_F_PROXY_AUTHENTICATE |
                          1u << HTTP_F_PROXY_AUTHORIZATION | 1u << HTTP_F_TE |
-                         1u << HTTP_F_TRANSFER_ENCODING | 1u << HTTP_F_UPGRADE;
+                         1u << HTTP_F_TRANSFER_ENCODING | 1u << HTTP_F_UPGRADE |
+                         1u << HTTP_F_CHMUX_COMPRESSION; /* said to us alone */
     return (set >> id & 1) != 0;
 }
 

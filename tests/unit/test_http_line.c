@@ -199,6 +199,7 @@ static const struct {
     {"X-ClickHouse-SSL-Certificate-Auth", HTTP_F_CH_CERT_AUTH},
     {"X-ClickHouse-Progress", HTTP_F_CH_PROGRESS},
     {"X-ClickHouse-Exception-Code", HTTP_F_CH_EXCEPTION},
+    {"X-Chmux-Compression", HTTP_F_CHMUX_COMPRESSION},
 };
 
 static void

@@ -147,7 +147,8 @@ test_hop_by_hop_fields(void **state)
 {
     (void)state;
     static const char *const hop[] = {"Connection", "Keep-Alive", "Proxy-Connection",
-        "Proxy-Authenticate", "Proxy-Authorization", "TE", "Transfer-Encoding", "Upgrade"};
+        "Proxy-Authenticate", "Proxy-Authorization", "TE", "Transfer-Encoding", "Upgrade",
+        "X-Chmux-Compression"};
     static const char *const end[] = {"Trailer", "Content-Length", "Content-Type", "Host",
         "Content-Encoding", "Accept-Encoding", "Expect", "Authorization", "X-ClickHouse-User",
         "X-ClickHouse-Progress", "X-ClickHouse-Exception-Code", "X-Anything"};
