@@ -95,6 +95,7 @@ update_gauges(struct admin *a)
     struct upool_stats st;
     upool_stats(a->pool, &st);
     upool_update_metrics(a->pool);
+    proxy_update_metrics(a->px);
     metric_set(M_QUEUED, (int64_t)(st.waiting + proxy_sessions_waiting(a->px)));
     metric_set(M_MEMORY_USED, (int64_t)mem_used());
     metric_set(M_MEMORY_LIMIT, (int64_t)mem_limit());

@@ -11,6 +11,7 @@
 #include "base/no_block.h"
 
 #define HEAD_HOLD_MAX 65536 /* a longer head goes out in parts */
+#define FEEDS_MAX     4     /* reads for a pipe */
 #define FILLS_MAX     2     /* reads that bring the client nothing, before others get their turn */
 
 static bool LOOP_ONLY
@@ -83,6 +84,8 @@ interim_head(struct exchange *ex)
     ex->listed.len = 0;
     ex->exception_code = 0;
     ex->saw_progress = false;
+    if (ex->rc != NULL)
+        ex->rc->held.len = 0;
     return STEP_MOVED;
 }
 
@@ -140,11 +143,13 @@ head_done(struct exchange *ex)
     http_body_init(&ex->down_body, ex->framing, ex->meta.content_length);
     if (ex->listed.len > 0)
         drop_listed(ex);
+    recode_response(ex);
     put_connection_lines(ex);
     buf_str(&ex->out, STR("\r\n"));
     if (!buf_ok(&ex->out))
         return out_failed(ex);
-    ex->out_ready = ex->out.len;
+    if (!ex_recodes_down(ex)) /* else once the codec has proved that there is something to it */
+        ex->out_ready = ex->out.len;
     ex->phase = http_body_is_done(&ex->down_body) ? PHASE_END : PHASE_BODY;
     return STEP_MOVED;
 }
@@ -199,7 +204,7 @@ parse_fields(struct exchange *ex)
                 if (http_meta_add(&ex->meta, &f) != ERR_OK)
                     return bad_response(ex, "bad Content-Length");
                 note_field(ex, &f);
-                if (is_dropped(ex, &f)) {
+                if (is_dropped(ex, &f) || recode_holds(ex, &f)) {
                     buf_str(&ex->out, run);
                     run = STR_NULL;
                     continue;
@@ -289,6 +294,8 @@ upstream_ended(struct exchange *ex, enum io how)
 {
     if (how == IO_EOF && ex->phase == PHASE_BODY && ex->framing == HTTP_BODY_CLOSE) {
         ex->phase = PHASE_END;
+        if (ex_recodes_down(ex))
+            pipe_end(ex->rc->down.pipe, false);
         return STEP_MOVED;
     }
     ex_upstream_lost(ex, how == IO_EOF ? "end of stream" : conn_why(uconn_stream(ex->uc)));
@@ -307,6 +314,63 @@ parse(struct exchange *ex)
     return STEP_DRY;
 }
 
+static void LOOP_ONLY
+note_received(struct exchange *ex)
+{
+    ex->progress = loop_now(ex->px->loop);
+    if (ex->got_byte)
+        return;
+    ex->got_byte = true;
+    ex->first = ex->progress;
+    metric_observe_us(H_FIRST_BYTE, mono_diff_us(ex->first, ex->start));
+}
+
+/* Upstream to pipe, as much as it takes. */
+static enum step LOOP_ONLY
+feed(struct exchange *ex)
+{
+    bool moved = false;
+    if (!recode_open_down(ex))
+        return STEP_DRY;
+    struct pipe *p = ex->rc->down.pipe;
+    for (int fills = 0; ex->phase == PHASE_BODY && pipe_room(p) > 0;) {
+        if (blk_len(ex->down) == 0) {
+            if (fills++ == FEEDS_MAX) {
+                ex_later(ex);
+                break;
+            }
+            enum io r = fill(ex);
+            if (r == IO_WAIT)
+                break;
+            if (r != IO_OK)
+                return upstream_ended(ex, r);
+            note_received(ex);
+        }
+        moved = true;
+        struct blk *b = NULL;
+        bool lost; /* behind the response: the connection is not used again anyway */
+        enum payload r = payload_take(&ex->down_body, &ex->down, &b, &lost);
+        if (r == PAYLOAD_NO_MEMORY) {
+            ex_starve(ex);
+            break;
+        }
+        bool done = http_body_is_done(&ex->down_body);
+        if (b != NULL)
+            pipe_put(p, &b, done || !conn_readable(uconn_stream(ex->uc)));
+        if (r == PAYLOAD_BAD) {
+            LOG_W("upstream_bad_framing id=%" PRIu64 " address=%s why=\"%s\"", ex->id,
+                uaddr_text(uconn_addr(ex->uc)), ex->down_body.why);
+            ex_cut(ex, ERR_UPSTREAM_BAD);
+            return STEP_ENDED;
+        }
+        if (done) {
+            pipe_end(p, false);
+            ex->phase = PHASE_END;
+        }
+    }
+    return moved ? STEP_MOVED : STEP_DRY;
+}
+
 /* Brings the next bytes for the client into out and down_valid. */
 static enum step LOOP_ONLY
 take_more(struct exchange *ex)
@@ -321,6 +385,8 @@ take_more(struct exchange *ex)
         /* A head goes on to its body, so that both leave in one write. */
         if (ex->down_valid > 0 || ex->phase == PHASE_END)
             return STEP_MOVED;
+        if (ex->phase == PHASE_BODY && ex_recodes_down(ex))
+            return feed(ex) == STEP_ENDED ? STEP_ENDED : STEP_MOVED;
         if (p == STEP_MOVED)
             continue;
         /* Let out what may go before more is asked for. */
@@ -339,12 +405,7 @@ take_more(struct exchange *ex)
         if (r != IO_OK)
             return upstream_ended(ex, r);
         moved = true;
-        ex->progress = loop_now(ex->px->loop);
-        if (!ex->got_byte) {
-            ex->got_byte = true;
-            ex->first = ex->progress;
-            metric_observe_us(H_FIRST_BYTE, mono_diff_us(ex->first, ex->start));
-        }
+        note_received(ex);
     }
 }
 
@@ -359,6 +420,10 @@ written(struct exchange *ex, size_t n)
     n -= part;
     if (ex->out_sent == ex->out.len) {
         ex->out.len = ex->out_sent = ex->out_ready = ex->out_mark = 0;
+    }
+    if (n > 0 && ex_recodes_down(ex)) {
+        sink_sent(&ex->rc->down, n);
+        return;
     }
     if (n > 0) {
         ex->down->start += n;
@@ -378,6 +443,8 @@ give_out(struct exchange *ex)
         v[count++] = (struct iovec){ex->out.p + ex->out_sent, ex->out_ready - ex->out_sent};
     if (ex->down_valid > 0)
         v[count++] = (struct iovec){ex->down->data + ex->down->start, ex->down_valid};
+    if (ex_recodes_down(ex) && sink_ready(&ex->rc->down))
+        sink_iov(&ex->rc->down, v, &count);
     size_t n = 0;
     switch (conn_writev(s, v, count, &n)) {
     case IO_OK: written(ex, n); return STEP_MOVED;
@@ -389,16 +456,38 @@ give_out(struct exchange *ex)
     return STEP_ENDED;
 }
 
+bool
+ex_has_output(const struct exchange *ex)
+{
+    return ex->out_sent < ex->out_ready || ex->down_valid > 0 ||
+           (ex_recodes_down(ex) && sink_ready(&ex->rc->down));
+}
+
+static enum step LOOP_ONLY
+take_in(struct exchange *ex)
+{
+    if (ex->phase == PHASE_BODY && ex_recodes_down(ex))
+        return feed(ex);
+    return take_more(ex);
+}
+
 enum step
 ex_pump_down(struct exchange *ex)
 {
     bool moved = false;
     if (ex->down_valid == 0 && ex->phase != PHASE_END && ex->uc != NULL &&
         ex->out.len - ex->out_sent <= HEAD_HOLD_MAX) {
-        enum step s = take_more(ex);
+        enum step s = take_in(ex);
         if (s == STEP_ENDED)
             return s;
         moved = s == STEP_MOVED;
+    }
+    if (ex_recodes_down(ex)) {
+        if (recode_check_down(ex) == STEP_ENDED)
+            return STEP_ENDED;
+        /* The head waited for this: something came of the body, or its end. */
+        if (sink_ready(&ex->rc->down) || sink_done(&ex->rc->down))
+            ex->out_ready = ex->out.len;
     }
     if (ex_has_output(ex)) {
         enum step s = give_out(ex);

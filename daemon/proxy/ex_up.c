@@ -7,6 +7,7 @@
 #include "base/no_block.h"
 
 #define PATIENT_BYTES 65536 /* larger bodies may meet a server that stops reading for long */
+#define FEEDS_MAX     4     /* reads for a pipe, before others get their turn */
 
 /* Lines that end here and are not passed on. */
 static bool LOOP_ONLY
@@ -217,9 +218,132 @@ add_iov(struct iovec *v, int *count, char *p, size_t len)
         v[(*count)++] = (struct iovec){.iov_base = p, .iov_len = len};
 }
 
+/* ---- with a pipe between ---- */
+
+/* Body bytes for the pipe: what a retry has to send again, else the next ones of the client. */
+static enum payload LOOP_ONLY
+next_payload(struct exchange *ex, struct blk **b)
+{
+    bool lost = false;
+    enum payload r;
+    if (ex->replaying) {
+        *b = blk_get_sized(ex->replay.len);
+        if (*b == NULL)
+            return PAYLOAD_NO_MEMORY;
+        memcpy((*b)->data, ex->replay.p, ex->replay.len);
+        (*b)->end = ex->replay.len;
+        ex->replaying = false;
+        return PAYLOAD_OK;
+    }
+    if (blk_len(ex->up) > 0)
+        r = payload_take(&ex->up_body, &ex->up, b, &lost);
+    else
+        r = payload_copy(&ex->up_body, &ex->client->in, b);
+    if (lost) { /* of a request behind this one: its client sees the connection close */
+        ex->client_keep = false;
+        ex->down_closing = true;
+    }
+    if (*b != NULL)
+        remember(ex, (*b)->data + (*b)->start, blk_len(*b));
+    return r;
+}
+
+/* Client to pipe, as much as it takes. */
+static enum step LOOP_ONLY
+feed(struct exchange *ex)
+{
+    struct recode *rc = ex->rc;
+    struct pipe *p = rc->up.pipe;
+    for (int reads = 0; !rc->up_fed && pipe_room(p) > 0; reads++) {
+        bool more = !http_body_is_done(&ex->up_body);
+        if (reads == FEEDS_MAX) {
+            ex_later(ex);
+            return STEP_DRY;
+        }
+        if (more && !ex->replaying && source(ex).len == 0) {
+            switch (fill(ex)) {
+            case IO_OK: break;
+            case IO_WAIT: blk_put(&ex->up); return STEP_DRY;
+            case IO_EOF:
+            case IO_ERROR: ex_client_gone(ex); return STEP_ENDED;
+            }
+            ex->progress = loop_now(ex->px->loop);
+        }
+        struct blk *b = NULL;
+        if (more || ex->replaying) {
+            switch (next_payload(ex, &b)) {
+            case PAYLOAD_OK: break;
+            case PAYLOAD_NO_MEMORY: ex_starve(ex); return STEP_DRY;
+            case PAYLOAD_BAD:
+                blk_put(&b);
+                ex_fail(ex, ERR_BAD_REQUEST, ex->up_body.why);
+                return STEP_ENDED;
+            }
+        }
+        rc->up_fed = http_body_is_done(&ex->up_body) && !ex->replaying;
+        if (b != NULL)
+            pipe_put(p, &b, source(ex).len == 0 && !conn_readable(&ex->client->conn));
+        if (rc->up_fed)
+            pipe_end(p, false);
+    }
+    if (blk_len(ex->up) == 0)
+        blk_put(&ex->up);
+    return STEP_DRY;
+}
+
+static void LOOP_ONLY
+sent_piped(struct exchange *ex, size_t n)
+{
+    metric_add(M_BYTES_UP_OUT, (int64_t)n);
+    ex->progress = loop_now(ex->px->loop);
+    size_t part = size_min(n, ex->head.len - ex->head_sent);
+    ex->head_sent += part;
+    n -= part;
+    if (n == 0)
+        return;
+    sink_sent(&ex->rc->up, n);
+    ex->up_bytes += n;
+    if (ex->up_bytes > PATIENT_BYTES)
+        uconn_expect_stall(ex->uc);
+}
+
+static enum step LOOP_ONLY
+pump_piped(struct exchange *ex)
+{
+    struct recode *rc = ex->rc;
+    if (feed(ex) == STEP_ENDED)
+        return STEP_ENDED;
+    struct iovec v[2];
+    int count = 0;
+    add_iov(v, &count, ex->head.p + ex->head_sent, ex->head.len - ex->head_sent);
+    if (sink_ready(&rc->up))
+        sink_iov(&rc->up, v, &count);
+    size_t n = 0;
+    if (count > 0) {
+        switch (conn_writev(uconn_stream(ex->uc), v, count, &n)) {
+        case IO_OK: sent_piped(ex, n); break;
+        case IO_WAIT: return STEP_DRY;
+        case IO_EOF:
+        case IO_ERROR:
+            ex->up_broken = true; /* it may have answered before it closed: read that first */
+            return STEP_MOVED;
+        }
+    } else if (recode_check_up(ex) == STEP_ENDED) {
+        return STEP_ENDED;
+    }
+    if (ex->head_sent == ex->head.len && sink_done(&rc->up)) {
+        ex->up_done = true;
+        ex_goto(ex, EX_RECEIVING);
+        return STEP_MOVED;
+    }
+    return count > 0 ? STEP_MOVED : STEP_DRY;
+}
+
 enum step
 ex_pump_up(struct exchange *ex)
 {
+    if (ex_recodes_up(ex))
+        return pump_piped(ex);
     if (ex->up_valid == 0 && check_more(ex) == STEP_ENDED)
         return STEP_ENDED;
     struct iovec v[3];

@@ -143,6 +143,7 @@ ex_end(struct exchange *ex, enum farewell how)
     ex_goto(ex, EX_DONE);
     list_unlink(&ex->starved_link);
     blk_put(&ex->down);
+    recode_free(ex);
     struct blk *rest = ex->up;
     ex->up = NULL;
     loop_undefer(&ex->task);
@@ -241,6 +242,7 @@ ex_fail(struct exchange *ex, enum err e, const char *detail)
 {
     struct proxy *px = ex->px;
     leave_upstream(ex, M_CLOSE_ERROR);
+    recode_close_pipes(ex);
     ex->err = e;
     if (ex->state == EX_QUEUED && !ex->retried)
         metric_observe_us(H_QUEUE_WAIT, mono_diff_us(loop_now(px->loop), ex->start));
@@ -277,6 +279,18 @@ ex_fail(struct exchange *ex, enum err e, const char *detail)
     ex_pump(ex);
 }
 
+void
+ex_cut(struct exchange *ex, enum err e)
+{
+    leave_upstream(ex, M_CLOSE_ERROR);
+    recode_cut_down(ex, e);
+    blk_put(&ex->down);
+    ex->phase = PHASE_END;
+    if (ex->state != EX_FLUSHING)
+        ex_goto(ex, EX_FLUSHING);
+    ex_later(ex);
+}
+
 /* May this request be sent again, though part of it was sent already? */
 static bool LOOP_ONLY
 may_send_again(struct exchange *ex)
@@ -300,6 +314,21 @@ may_send_again(struct exchange *ex)
 }
 
 void
+ex_requeue(struct exchange *ex, enum metric_id reason, bool fresh)
+{
+    struct uconn *uc = ex->uc;
+    ex->uc = NULL;
+    uconn_close(uc, reason);
+    /* Nothing may pump it while it waits: that would disarm the timer of the queue. */
+    list_unlink(&ex->starved_link);
+    loop_undefer(&ex->task);
+    ex_goto(ex, EX_QUEUED);
+    ex->waiter.fresh = fresh;
+    timer_arm_in(&ex->client->timer, ex->px->cfg->upstream.queue_timeout);
+    upool_wait_urgent(ex->px->pool, &ex->waiter);
+}
+
+void
 ex_upstream_lost(struct exchange *ex, const char *why)
 {
     struct uconn *uc = ex->uc;
@@ -310,13 +339,14 @@ ex_upstream_lost(struct exchange *ex, const char *why)
         LOG_W("upstream_lost id=%" PRIu64 " conn=%" PRIu64 " address=%s answered=%d why=\"%s\"",
             ex->id, uconn_id(uc), uaddr_text(uconn_addr(uc)), ex->got_byte, why);
         /* A TLS server may refuse our certificate only now; else the error says it all. */
-        ex_fail(ex, ERR_UPSTREAM_CLOSED, conn_tls_reason(uconn_stream(uc)));
+        if (ex_recodes_down(ex) && ex->rc->down.pipe != NULL)
+            ex_cut(ex, ERR_UPSTREAM_CLOSED);
+        else
+            ex_fail(ex, ERR_UPSTREAM_CLOSED, conn_tls_reason(uconn_stream(uc)));
         return;
     }
     metric_inc(M_RETRIES);
     ex->retried = true;
-    ex->uc = NULL;
-    uconn_close(uc, M_STALE);
     ex->head_sent = 0;
     ex->replaying = ex->replay.len > 0;
     ex->replay_sent = 0;
@@ -324,13 +354,7 @@ ex_upstream_lost(struct exchange *ex, const char *why)
     ex->up_done = false;
     blk_put(&ex->down);
     ex->down_valid = 0;
-    /* Nothing may pump it while it waits: that would disarm the timer of the queue. */
-    list_unlink(&ex->starved_link);
-    loop_undefer(&ex->task);
-    ex_goto(ex, EX_QUEUED);
-    ex->waiter.fresh = true;
-    timer_arm_in(&ex->client->timer, ex->px->cfg->upstream.queue_timeout);
-    upool_wait_urgent(ex->px->pool, &ex->waiter);
+    ex_requeue(ex, M_STALE, true);
 }
 
 /* A slow client must not hold a whole block for the last part of its answer. */
@@ -425,7 +449,8 @@ ex_pump(struct exchange *ex)
             settle_lease(ex);
             ex_goto(ex, EX_FLUSHING);
         }
-        if (ex->phase == PHASE_END && !ex_has_output(ex)) {
+        bool codec_runs = ex_recodes_down(ex) && !sink_done(&ex->rc->down);
+        if (ex->phase == PHASE_END && !ex_has_output(ex) && !codec_runs) {
             ex_finish(ex);
             return;
         }
@@ -470,7 +495,7 @@ exchange_on_client(struct exchange *ex)
         ex_client_gone(ex);
         return;
     }
-    if (ex->state != EX_QUEUED)
+    if (ex->state != EX_QUEUED && ex->state != EX_PROBING)
         ex_pump(ex);
 }
 
@@ -493,6 +518,10 @@ exchange_on_timer(struct exchange *ex)
         ex_fail(ex, ERR_QUEUE_TIMEOUT, NULL);
         return;
     }
+    if (ex->state == EX_PROBING) {
+        recode_probe_timeout(ex);
+        return;
+    }
     if (ex->state == EX_RECEIVING && !ex->looked && !ex_has_output(ex)) {
         look_for_client(ex);
         return;
@@ -503,7 +532,9 @@ exchange_on_timer(struct exchange *ex)
         ex_client_gone(ex);
         return;
     }
-    bool upstream = ex->up_valid > 0 || ex->head_sent < ex->head.len || ex->state == EX_RECEIVING;
+    bool coded = ex_recodes_up(ex) && ex->rc->up.cur != NULL;
+    bool upstream =
+        coded || ex->up_valid > 0 || ex->head_sent < ex->head.len || ex->state == EX_RECEIVING;
     metric_inc(upstream ? M_STALLS_UPSTREAM : M_STALLS_CLIENT);
     ex_fail(ex, upstream ? ERR_UPSTREAM_TIMEOUT : ERR_BODY_TIMEOUT, NULL);
 }
@@ -522,6 +553,10 @@ ex_starve(struct exchange *ex)
 void
 exchange_on_memory(struct exchange *ex)
 {
+    if (ex_recodes_up(ex))
+        pipe_poke(ex->rc->up.pipe);
+    if (ex_recodes_down(ex) && ex->rc->down.pipe != NULL)
+        pipe_poke(ex->rc->down.pipe);
     ex_pump(ex);
 }
 
@@ -537,15 +572,23 @@ static void LOOP_ONLY
 ex_lease(struct exchange *ex, struct uconn *uc)
 {
     struct proxy *px = ex->px;
+    bool first = ex->leased.us == 0;
     ex->uc = uc;
     ex->reused = uconn_is_reused(uc);
     ex->leased = ex->progress = loop_now(px->loop);
-    if (!ex->retried)
+    if (first)
         metric_observe_us(H_QUEUE_WAIT, mono_diff_us(ex->leased, ex->start));
     if (ex->session != NULL)
         session_ran_on(ex->session, uc);
+    if (ex->rc == NULL || recode_lease(ex))
+        ex_send(ex);
+}
+
+void
+ex_send(struct exchange *ex)
+{
     ex_goto(ex, EX_SENDING);
-    uconn_set_handler(uc, on_upstream, ex);
+    uconn_set_handler(ex->uc, on_upstream, ex);
     if (!ex_set_host(ex)) {
         ex_fail(ex, ERR_NOMEM, NULL);
         return;
@@ -671,8 +714,8 @@ ex_enter_session(struct exchange *ex)
 }
 
 /* Copies out of the scratch head all that is needed later. */
-static bool LOOP_ONLY
-ex_take_head(struct exchange *ex, const struct http_req *r)
+static enum err LOOP_ONLY
+ex_take_head(struct exchange *ex, const struct http_req *r, const char **why)
 {
     ex->method = r->method;
     ex->minor = r->minor;
@@ -682,7 +725,7 @@ ex_take_head(struct exchange *ex, const struct http_req *r)
     http_body_init(&ex->up_body, r->framing, r->meta.content_length);
     ch_request_parse(&ex->ch, r);
     ex->keep_replay = true; /* an empty body is held whole */
-    return ex_compose_head(ex, r);
+    return ex_compose_head(ex, r) ? recode_start(ex, r, why) : ERR_NOMEM;
 }
 
 void
@@ -707,11 +750,12 @@ exchange_start(struct client *c, const struct http_req *r, struct blk *b)
     ex->px = px;
     ex->id = ++px->next_exchange_id;
     ex->start = ex->progress = loop_now(px->loop);
-    ex->first = (struct mono){0};
+    ex->first = ex->leased = (struct mono){0};
     c->ex = ex;
     metric_inc(M_EXCHANGES);
     http_meta_init(&ex->meta);
-    bool taken = ex_take_head(ex, r);
+    const char *why = NULL;
+    enum err taken = ex_take_head(ex, r, &why);
     timer_disarm(&c->timer);
     if (b == NULL)
         buf_consume(&c->in, r->head_len);
@@ -719,8 +763,8 @@ exchange_start(struct client *c, const struct http_req *r, struct blk *b)
         ex->up = b;
     else
         blk_put(&b);
-    if (!taken)
-        ex_fail(ex, ERR_NOMEM, NULL);
+    if (taken != ERR_OK)
+        ex_fail(ex, taken, taken == ERR_BAD_REQUEST ? why : NULL);
     else if (ex->ch.has_session)
         ex_enter_session(ex);
     else

@@ -8,7 +8,6 @@
 #include "base/no_block.h"
 
 #define KILL_TIMEOUT_US 10000000
-#define ANSWER_MAX      65536
 #define KILL_MAGIC      0x6b696c6cu
 
 struct kill {
@@ -20,8 +19,7 @@ struct kill {
     struct uconn *uc;
     struct timer timer;
     struct loop_task free_task;
-    struct buf request, answer;
-    size_t sent;
+    struct errand errand;
 };
 
 static void
@@ -29,8 +27,7 @@ on_free(void *arg)
 {
     thr_check_loop();
     struct kill *k = OBJ_CAST(struct kill, arg, KILL_MAGIC);
-    buf_fini(&k->request);
-    buf_fini(&k->answer);
+    errand_fini(&k->errand);
     OBJ_POISON(k);
     mem_free(k);
 }
@@ -54,117 +51,24 @@ kill_end(struct kill *k, bool ok, const char *why)
     proxy_check_drained(px);
 }
 
-enum answer { ANSWER_MORE, ANSWER_BAD, ANSWER_WHOLE };
-
-struct verdict {
-    int status;
-    bool keep;
-    struct uconn_end end;
-};
-
-/* Takes one head off the front of *s. */
-static enum answer
-read_head(struct str *s, struct http_status *st, struct http_meta *meta)
-{
-    size_t used = 0;
-    enum http_result r = http_status_parse(*s, st, &used);
-    if (r != HTTP_OK)
-        return r == HTTP_BAD ? ANSWER_BAD : ANSWER_MORE;
-    http_meta_init(meta);
-    for (;;) {
-        struct http_field f;
-        *s = str_n(s->p + used, s->len - used);
-        enum http_line_result lr = http_line_next(*s, &f, &used);
-        if (lr == HTTP_LINE_END)
-            break;
-        if (lr != HTTP_LINE_FIELD)
-            return lr == HTTP_LINE_MORE ? ANSWER_MORE : ANSWER_BAD;
-        if (http_meta_add(meta, &f) != ERR_OK)
-            return ANSWER_BAD;
-    }
-    *s = str_n(s->p + used, s->len - used);
-    return ANSWER_WHOLE;
-}
-
-/* The answer is tiny: it is read into one buffer and looked at from the start each time. */
-static enum answer
-read_answer(struct str s, struct verdict *v)
-{
-    struct http_status st;
-    struct http_meta meta;
-    size_t used = 0;
-    do { /* an interim response is not the answer: that would come to whoever is next */
-        enum answer a = read_head(&s, &st, &meta);
-        if (a != ANSWER_WHOLE)
-            return a;
-    } while (st.code < 200);
-    enum http_framing framing;
-    struct http_body body;
-    if (http_resp_framing(&meta, st.code, HTTP_M_POST, &framing) != ERR_OK)
-        return ANSWER_BAD;
-    v->status = st.code;
-    v->keep = http_resp_keep_alive(&meta, st.minor, framing);
-    v->end.keep_alive_us = (int64_t)meta.keep_alive_timeout_s * 1000000;
-    v->end.max_left = meta.keep_alive_max;
-    http_body_init(&body, framing, meta.content_length);
-    if (http_body_is_done(&body))
-        return s.len == 0 ? ANSWER_WHOLE : ANSWER_BAD;
-    switch (http_body_scan(&body, s, &used)) {
-    case HTTP_BODY_DONE: return used == s.len ? ANSWER_WHOLE : ANSWER_BAD;
-    case HTTP_BODY_MORE: return ANSWER_MORE;
-    case HTTP_BODY_BAD: break;
-    }
-    return ANSWER_BAD;
-}
-
-static void LOOP_ONLY
-kill_answered(struct kill *k, const struct verdict *v)
-{
-    struct uconn *uc = k->uc;
-    if (v->keep) {
-        k->uc = NULL;
-        uconn_release(uc, &v->end);
-    }
-    char why[64];
-    snprintf(why, sizeof why, "status %d", v->status);
-    kill_end(k, v->status == 200, why);
-}
-
 static void
 on_upstream(void *arg)
 {
     thr_check_loop();
     struct kill *k = OBJ_CAST(struct kill, arg, KILL_MAGIC);
-    struct conn *s = uconn_stream(k->uc);
-    while (k->sent < k->request.len) {
-        struct iovec v = {k->request.p + k->sent, k->request.len - k->sent};
-        size_t n = 0;
-        enum io r = conn_writev(s, &v, 1, &n);
-        if (r == IO_WAIT)
-            return;
-        if (r != IO_OK) {
-            kill_end(k, false, conn_why(s));
-            return;
-        }
-        k->sent += n;
+    struct uconn *uc = k->uc;
+    char why[64];
+    switch (errand_step(&k->errand, uconn_stream(uc))) {
+    case ERRAND_WAIT: return;
+    case ERRAND_FAILED: kill_end(k, false, k->errand.why); return;
+    case ERRAND_DONE: break;
     }
-    for (;;) {
-        char part[4096];
-        size_t n = 0;
-        enum io r = conn_read(s, part, sizeof part, &n);
-        if (r == IO_WAIT)
-            return;
-        buf_add(&k->answer, part, n);
-        struct verdict v = {0};
-        enum answer a = read_answer(str_n(k->answer.p, k->answer.len), &v);
-        if (r == IO_OK && a == ANSWER_MORE && buf_ok(&k->answer))
-            continue;
-        if (a == ANSWER_WHOLE && buf_ok(&k->answer))
-            kill_answered(k, &v);
-        else
-            kill_end(k, false, "no valid answer");
-        return;
+    if (k->errand.keep) {
+        k->uc = NULL;
+        uconn_release(uc, &k->errand.end);
     }
+    snprintf(why, sizeof why, "status %d", k->errand.status);
+    kill_end(k, k->errand.status == 200, why);
 }
 
 static void
@@ -206,13 +110,12 @@ kill_query(struct proxy *px, struct str head, struct str query_id, struct uaddr 
         goto fail;
     OBJ_INIT(k, KILL_MAGIC);
     k->px = px;
-    buf_init(&k->request, HTTP_MAX_HEAD);
-    buf_init(&k->answer, ANSWER_MAX);
+    errand_init(&k->errand);
     timer_init(&k->timer, px->loop, on_timeout, k);
     if (http_req_parse(&px->req, head, &e) != HTTP_OK || !timer_reserve(&k->timer))
         goto fail;
-    ch_kill_request(&k->request, &px->req, uaddr_authority(at), query_id);
-    if (!buf_ok(&k->request))
+    ch_kill_request(&k->errand.request, &px->req, uaddr_authority(at), query_id);
+    if (!buf_ok(&k->errand.request))
         goto fail;
     LOG_D("kill_query query_id=\"" STR_FMT "\" address=%s", STR_ARG(query_id), uaddr_text(at));
     k->at = uaddr_ref(at);
@@ -228,8 +131,7 @@ fail:
     if (k == NULL)
         return;
     timer_fini(&k->timer);
-    buf_fini(&k->request);
-    buf_fini(&k->answer);
+    errand_fini(&k->errand);
     mem_free(k);
 }
 

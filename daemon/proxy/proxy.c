@@ -1,8 +1,12 @@
 #include "proxy/proxy.h"
 
+#include <sched.h>
+
 #include "proxy/proxy_impl.h"
 
 #include "base/no_block.h"
+
+#define WORKERS_AUTO_MAX 8
 
 static void
 on_starved(void *arg)
@@ -49,6 +53,18 @@ on_drain_min(void *arg)
     proxy_check_drained(px);
 }
 
+/* auto: the cores this process may use, at most WORKERS_AUTO_MAX. */
+static size_t
+worker_threads(const struct config *cfg)
+{
+    cpu_set_t set;
+    if (cfg->chmux.workers != CONFIG_AUTO)
+        return (size_t)cfg->chmux.workers;
+    if (sched_getaffinity(0, sizeof set, &set) != 0)
+        return 1;
+    return size_min((size_t)CPU_COUNT(&set), WORKERS_AUTO_MAX);
+}
+
 struct proxy *
 proxy_new(struct loop *l, const struct config *cfg, struct upool *pool)
 {
@@ -66,6 +82,10 @@ proxy_new(struct loop *l, const struct config *cfg, struct upool *pool)
     timer_init(&px->starved_timer, l, on_starved, px);
     timer_init(&px->drain_timer, l, on_drain_min, px);
     px->sessions = sessions_new(px);
+    px->workers = workers_new(l, &(struct workers_spec){.threads = worker_threads(cfg),
+                                     .inline_limit = cfg->chmux.inline_limit,
+                                     .queue_items = (size_t)cfg->chmux.pipe_items,
+                                     .queue_bytes = cfg->chmux.pipe_bytes});
     buf_init(&px->busy_reply, 4096);
     buf_init(&px->nomem_reply, 4096);
     ch_error_response(&px->busy_reply, ERR_MAX_CLIENTS, NULL, 1, false, false);
@@ -74,8 +94,9 @@ proxy_new(struct loop *l, const struct config *cfg, struct upool *pool)
         "Connection: Keep-Alive\r\nKeep-Alive: timeout=%" PRId64 "\r\n",
         cfg->chmux.idle_timeout / 1000000);
     px->keep_alive_len = (size_t)n;
-    if (px->sessions == NULL || !buf_ok(&px->busy_reply) || !buf_ok(&px->nomem_reply) ||
-        !timer_reserve(&px->starved_timer) || !timer_reserve(&px->drain_timer))
+    if (px->sessions == NULL || px->workers == NULL || !buf_ok(&px->busy_reply) ||
+        !buf_ok(&px->nomem_reply) || !timer_reserve(&px->starved_timer) ||
+        !timer_reserve(&px->drain_timer))
         proxy_free(&px);
     return px;
 }
@@ -164,6 +185,21 @@ proxy_drain(struct proxy *px, loop_fn done, void *arg)
         on_drain_min(px);
 }
 
+static void
+set_ratio(enum metric_id gauge, enum metric_id local, enum metric_id link)
+{
+    int64_t plain = metric_get(local);
+    metric_set(gauge, plain == 0 ? 0 : (int64_t)((double)metric_get(link) / (double)plain * 1000));
+}
+
+void
+proxy_update_metrics(const struct proxy *px)
+{
+    workers_update_metrics(px->workers);
+    set_ratio(M_LINK_REQUEST_RATIO, M_LINK_REQUEST_PLAIN, M_LINK_REQUEST_CODED);
+    set_ratio(M_LINK_RESPONSE_RATIO, M_LINK_RESPONSE_PLAIN, M_LINK_RESPONSE_CODED);
+}
+
 size_t
 proxy_sessions_waiting(const struct proxy *px)
 {
@@ -207,6 +243,8 @@ proxy_free(struct proxy **pp)
     timer_fini(&px->drain_timer);
     exchange_free_spares(px);
     sessions_free(&px->sessions);
+    workers_free(&px->workers);
+    caps_free(&px->caps);
     http_req_fini(&px->req);
     buf_fini(&px->busy_reply);
     buf_fini(&px->nomem_reply);

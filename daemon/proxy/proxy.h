@@ -25,6 +25,8 @@ const char *proxy_address(const struct proxy *px, size_t i, const char **name) L
 void proxy_drain(struct proxy *px, loop_fn done, void *arg) LOOP_ONLY;
 /* Requests that wait for the one before them in their session. */
 size_t proxy_sessions_waiting(const struct proxy *px) LOOP_ONLY;
+/* Gauges that are computed, not kept. */
+void proxy_update_metrics(const struct proxy *px) LOOP_ONLY;
 bool proxy_is_draining(const struct proxy *px) LOOP_ONLY;
 /* Cuts what still runs; how many requests that were. */
 size_t proxy_cut(struct proxy *px) LOOP_ONLY;

@@ -7,18 +7,24 @@
  *   client    a local connection: reads heads, one exchange at a time, keep-alive, farewell
  *   exchange  one request's life, tied to at most one lease
  *   session   requests of one session_id, one after another, on one address
- *   kill      KILL QUERY for a query whose client left
+ *   errand    a small request of our own on a lease
+ *   kill      KILL QUERY for a query whose client left: an errand
+ *   caps      what codings each server allows each user, learned by errands
+ *   recode    the compression policy of one exchange, and its pipes
  */
 #include "base/err.h"
 #include "base/hash.h"
 #include "base/log.h"
 #include "base/mem.h"
 #include "base/metric.h"
-#include "clickhouse/ch.h"
+#include "clickhouse/ch_coding.h"
 #include "http/http.h"
 #include "proxy/proxy.h"
+#include "rt/pipe.h"
 
+struct caps;
 struct exchange;
+struct recode;
 struct session;
 struct sessions;
 
@@ -27,6 +33,8 @@ struct proxy {
     const struct config *cfg;
     struct upool *pool;
     struct sessions *sessions;
+    struct workers *workers;
+    struct caps *caps; /* NULL until compression is asked for */
     struct listener listeners[CONFIG_MAX_LISTEN];
     const char *listener_name[CONFIG_MAX_LISTEN];
     size_t listener_count;
@@ -103,14 +111,17 @@ uint64_t client_flow_key(struct client *c, struct str user) LOOP_ONLY;
 
 /* state, successors, what ends it */
 #define EX_STATES(X)                                                                               \
-    X(QUEUED, TO(SENDING) | TO(REPLYING) | TO(DONE))                                               \
+    X(QUEUED, TO(PROBING) | TO(SENDING) | TO(REPLYING) | TO(DONE))                                 \
     /* waits for its session or a lease */                                                         \
+    X(PROBING, TO(QUEUED) | TO(SENDING) | TO(REPLYING) | TO(DONE))                                 \
+    /* has a lease, and first asks the server which codings it allows */                           \
     X(SENDING, TO(QUEUED) | TO(RECEIVING) | TO(REPLYING) | TO(FLUSHING) | TO(DONE))                \
     /* request streams up, the response may have begun; QUEUED again: retry */                     \
     X(RECEIVING, TO(QUEUED) | TO(SENDING) | TO(REPLYING) | TO(FLUSHING) | TO(DONE))                \
     /* request sent whole; response streams down; SENDING again: a tunnel began */                 \
-    X(FLUSHING, TO(DONE))                                                                          \
-    /* the lease is gone; what was received goes to the client */                                  \
+    X(FLUSHING, TO(REPLYING) | TO(DONE))                                                           \
+    /* the lease is gone; what was received goes to the client. REPLYING: nothing of it could be   \
+       decoded */                                                                                  \
     X(REPLYING, TO(DONE))                                                                          \
     /* an error of our own goes to the client */                                                   \
     X(DONE, 0)
@@ -127,10 +138,11 @@ enum ex_phase { PHASE_STATUS, PHASE_FIELDS, PHASE_BODY, PHASE_END }; /* of the r
 
 /*
  * Two streams, each "source, framing check, sink". They copy nothing: the bytes of a block are
- * checked in place and written from there. This is where pipes (codecs) will be put between.
+ * checked in place and written from there. Where a body is recoded (rc), a pipe stands between
+ * framing check and sink, and the sink frames anew.
  *
- *   up    client (or what came with the head) -> up_body -> upstream, after the head
- *   down  upstream -> response head, then down_body -> client
+ *   up    client (or what came with the head) -> up_body -> [rc->up] -> upstream, after the head
+ *   down  upstream -> response head, then down_body -> [rc->down] -> client
  */
 struct exchange {
     uint32_t magic;
@@ -189,6 +201,8 @@ struct exchange {
     uint64_t interim;    /* how much of that, or of what waits in out, is 1xx responses */
     int exception_code;
 
+    struct recode *rc; /* owned; NULL: nothing of this request is recoded */
+
     /* life */
     bool retried, reused;
     bool looked; /* whether the client is still there, once the query proved to be no short one */
@@ -217,9 +231,17 @@ void ex_later(struct exchange *ex) LOOP_ONLY;
 /* Our own error, or a cut when the response has begun. detail may be NULL. */
 void ex_fail(struct exchange *ex, enum err e, const char *detail) LOOP_ONLY;
 void ex_client_gone(struct exchange *ex) LOOP_ONLY;
+/* A recoded response broke off with e: what came of it still goes to the client, then it ends
+ * short.
+ */
+void ex_cut(struct exchange *ex, enum err e) LOOP_ONLY;
 /* The upstream connection ended or broke before the response was whole. */
 void ex_upstream_lost(struct exchange *ex, const char *why) LOOP_ONLY;
 void ex_starve(struct exchange *ex) LOOP_ONLY;
+/* The lease is given up, and another one waited for, ahead of the queue. */
+void ex_requeue(struct exchange *ex, enum metric_id reason, bool fresh) LOOP_ONLY;
+/* It has a lease and knows what it may do with it: the request goes out. */
+void ex_send(struct exchange *ex) LOOP_ONLY;
 enum step { STEP_DRY, STEP_MOVED, STEP_ENDED }; /* ENDED: the exchange has changed state */
 enum step ex_pump_up(struct exchange *ex) LOOP_ONLY;
 enum step ex_pump_down(struct exchange *ex) LOOP_ONLY;
@@ -227,11 +249,141 @@ MUST_USE bool ex_compose_head(struct exchange *ex, const struct http_req *r) LOO
 MUST_USE bool ex_set_host(struct exchange *ex) LOOP_ONLY;
 void ex_access_log(const struct exchange *ex, bool complete) LOOP_ONLY;
 /* Is there anything for the client that has not been written? */
+bool ex_has_output(const struct exchange *ex) LOOP_ONLY;
+
+/* ---- errand ---- */
+
+struct errand {
+    struct buf request; /* filled before the first step */
+    struct buf answer;
+    size_t sent;
+    const char *why; /* after ERRAND_FAILED */
+    /* after ERRAND_DONE */
+    int status, exception_code;
+    enum codec_id coding; /* of the answer's body; CODEC_COUNT: an unknown one */
+    bool keep;            /* the connection may serve another request */
+    struct uconn_end end;
+};
+enum errand_result { ERRAND_WAIT, ERRAND_DONE, ERRAND_FAILED };
+void errand_init(struct errand *e);
+void errand_fini(struct errand *e);
+void errand_reset(struct errand *e); /* for another request */
+/* Sends and reads what it can. */
+enum errand_result errand_step(struct errand *e, struct conn *s) LOOP_ONLY;
+
+/* ---- recode ---- */
+
+/* The sink side of a pipe: its output, framed in chunks. */
+struct pipe_sink {
+    struct pipe *pipe;   /* owned; NULL: not recoded */
+    struct blk *cur;     /* owned: being written */
+    bool raw;            /* without chunk framing, for HTTP/1.0 */
+    bool ended;          /* the last chunk is in cur, or final_left counts it */
+    unsigned final_left; /* bytes of a last chunk of its own */
+};
+/* Has it bytes to write? Takes the next block from the pipe if need be. */
+bool sink_ready(struct pipe_sink *s) LOOP_ONLY;
+/* Adds them to v; sink_ready() said yes. */
+void sink_iov(struct pipe_sink *s, struct iovec *v, int *count) LOOP_ONLY;
+void sink_sent(struct pipe_sink *s, size_t n) LOOP_ONLY;
+/* All of a whole stream is written. */
+bool sink_done(const struct pipe_sink *s) LOOP_ONLY;
+void sink_close(struct pipe_sink *s) LOOP_ONLY;
+
+struct recode {
+    enum codec_id want_request, want_response; /* CODEC_IDENTITY: leave it as it is */
+    struct ch_coding asked;                    /* by the client */
+    struct buf origin;                         /* the head before any edit of ours */
+    struct errand probe;
+    int probes;
+    bool planned;
+
+    struct pipe_spec up_spec;
+    struct pipe_sink up;
+    bool up_on, up_fed; /* recoded; and its pipe has got the whole body */
+    bool check_only;    /* the client's coding is the link's: nothing changes but that it is
+                           checked */
+    struct pipe_spec down_spec;
+    struct pipe_sink down;
+    bool down_asked; /* we chose what the response may be coded in */
+    bool down_on;    /* and it needs a codec, in down_spec */
+    bool down_cut;   /* the upstream broke off: short for the client too */
+    enum err cut_err;
+    enum codec_id coding; /* of the response, as its head says */
+    struct buf held;      /* framing lines of the response head, until that is decided */
+};
+
+/* Looks at a new request: is there anything to recode? Sets ex->rc. On ERR_BAD_REQUEST *why says
+ * what is wrong with X-Chmux-Compression. */
+MUST_USE enum err recode_start(struct exchange *ex, const struct http_req *r, const char **why)
+    LOOP_ONLY;
+void recode_free(struct exchange *ex) LOOP_ONLY;
+/* The exchange has a lease. true: its head is as it has to be for that server, and it may be sent.
+ * false: it probes, or waits for another lease, or has failed. */
+bool recode_lease(struct exchange *ex) LOOP_ONLY;
+/* The probe takes too long. */
+void recode_probe_timeout(struct exchange *ex) LOOP_ONLY;
+/* A line of the response head that recoding may change: held back. */
+bool recode_holds(struct exchange *ex, const struct http_field *f) LOOP_ONLY;
+/* The response head is complete and its framing known: decides about its body, and puts into out
+ * the lines that say so. */
+void recode_response(struct exchange *ex) LOOP_ONLY;
+/* Makes the response's pipe if there is none yet. false: it waits for memory. */
+bool recode_open_down(struct exchange *ex) LOOP_ONLY;
+/* Neither stream is recoded any more: what is in the pipes is dropped. */
+void recode_close_pipes(struct exchange *ex) LOOP_ONLY;
+/* The response broke off with e: what came before goes through the codec to the client, which then
+ * ends short. */
+void recode_cut_down(struct exchange *ex, enum err e) LOOP_ONLY;
+/* Looks whether the codecs found an end or an error. ENDED: the exchange has changed state. */
+enum step recode_check_up(struct exchange *ex) LOOP_ONLY;
+enum step recode_check_down(struct exchange *ex) LOOP_ONLY;
+
 static inline bool
-ex_has_output(const struct exchange *ex)
+ex_recodes_up(const struct exchange *ex)
 {
-    return ex->out_sent < ex->out_ready || ex->down_valid > 0;
+    return ex->rc != NULL && ex->rc->up_on;
 }
+static inline bool
+ex_recodes_down(const struct exchange *ex)
+{
+    return ex->rc != NULL && ex->rc->down_on;
+}
+
+/* What to ask a server for when `want` is wanted: it, or gzip, which every version has. */
+struct str recode_accept(enum codec_id want);
+
+enum payload { PAYLOAD_OK, PAYLOAD_BAD, PAYLOAD_NO_MEMORY };
+/* Moves the payload at the front of *bp, up to the end of the message, into *out (NULL: there is
+ * none), a block of its own size or *bp itself; what follows the message stays in *bp. *lost: that
+ * could not be kept. PAYLOAD_NO_MEMORY: nothing was done. */
+MUST_USE enum payload payload_take(
+    struct http_body *body, struct blk **bp, struct blk **out, bool *lost) LOOP_ONLY;
+/* The same from the front of a buffer. */
+MUST_USE enum payload payload_copy(struct http_body *body, struct buf *in, struct blk **out)
+    LOOP_ONLY;
+
+/* ---- caps ---- */
+
+struct caps_entry {
+    uint64_t key; /* 0: empty */
+    struct mono since;
+    enum codec_id request; /* what bodies may be coded in; while !request_known: what to try next */
+    bool request_known;
+    bool response_known;
+    bool response_ok;  /* the server codes results when asked */
+    bool with_setting; /* and enable_http_compression=1 must be (or is tried to be) set for it */
+};
+MUST_USE struct caps *caps_new(void) LOOP_ONLY;
+void caps_free(struct caps **cp) LOOP_ONLY;
+/* What is known, or an entry that says that nothing is. Good until the next call. */
+struct caps_entry *caps_find(struct caps *c, const struct exchange *ex, struct mono now) LOOP_ONLY;
+/* The next question, put into e->request; r is the caller's own request. false: none is left, or
+ * no memory. */
+bool caps_ask(struct caps_entry *c, const struct exchange *ex, const struct http_req *r,
+    struct errand *e) LOOP_ONLY;
+/* false: the answer says nothing (the user is not let in, the server is busy). */
+bool caps_learn(struct caps_entry *c, const struct errand *e) LOOP_ONLY;
 
 /* ---- sessions ---- */
 
