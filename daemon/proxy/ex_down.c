@@ -340,8 +340,10 @@ feed(struct exchange *ex)
                 break;
             }
             enum io r = fill(ex);
-            if (r == IO_WAIT)
+            if (r == IO_WAIT) {
+                sink_flush(&ex->rc->down);
                 break;
+            }
             if (r != IO_OK)
                 return upstream_ended(ex, r);
             note_received(ex);
@@ -356,7 +358,7 @@ feed(struct exchange *ex)
         }
         bool done = http_body_is_done(&ex->down_body);
         if (b != NULL)
-            pipe_put(p, &b, done || !conn_readable(uconn_stream(ex->uc)));
+            sink_put(&ex->rc->down, &b, conn_readable(uconn_stream(ex->uc)));
         if (r == PAYLOAD_BAD) {
             LOG_W("upstream_bad_framing id=%" PRIu64 " address=%s why=\"%s\"", ex->id,
                 uaddr_text(uconn_addr(ex->uc)), ex->down_body.why);

@@ -164,6 +164,21 @@ sink_done(const struct pipe_sink *s)
 }
 
 void
+sink_put(struct pipe_sink *s, struct blk **bp, bool more)
+{
+    pipe_put(s->pipe, bp, !more);
+    s->unflushed = more;
+}
+
+void
+sink_flush(struct pipe_sink *s)
+{
+    if (s->unflushed)
+        pipe_flush(s->pipe);
+    s->unflushed = false;
+}
+
+void
 sink_close(struct pipe_sink *s)
 {
     blk_put(&s->cur);

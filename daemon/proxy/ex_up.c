@@ -263,7 +263,10 @@ feed(struct exchange *ex)
         if (more && !ex->replaying && source(ex).len == 0) {
             switch (fill(ex)) {
             case IO_OK: break;
-            case IO_WAIT: blk_put(&ex->up); return STEP_DRY;
+            case IO_WAIT:
+                blk_put(&ex->up);
+                sink_flush(&rc->up);
+                return STEP_DRY;
             case IO_EOF:
             case IO_ERROR: ex_client_gone(ex); return STEP_ENDED;
             }
@@ -282,7 +285,7 @@ feed(struct exchange *ex)
         }
         rc->up_fed = http_body_is_done(&ex->up_body) && !ex->replaying;
         if (b != NULL)
-            pipe_put(p, &b, source(ex).len == 0 && !conn_readable(&ex->client->conn));
+            sink_put(&rc->up, &b, source(ex).len > 0 || conn_readable(&ex->client->conn));
         if (rc->up_fed)
             pipe_end(p, false);
     }

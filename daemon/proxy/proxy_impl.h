@@ -280,6 +280,7 @@ struct pipe_sink {
     bool raw;            /* without chunk framing, for HTTP/1.0 */
     bool ended;          /* the last chunk is in cur, or final_left counts it */
     unsigned final_left; /* bytes of a last chunk of its own */
+    bool unflushed;      /* the source seemed to have more behind what was put last */
 };
 /* Has it bytes to write? Takes the next block from the pipe if need be. */
 bool sink_ready(struct pipe_sink *s) LOOP_ONLY;
@@ -289,6 +290,10 @@ void sink_sent(struct pipe_sink *s, size_t n) LOOP_ONLY;
 /* All of a whole stream is written. */
 bool sink_done(const struct pipe_sink *s) LOOP_ONLY;
 void sink_close(struct pipe_sink *s) LOOP_ONLY;
+/* Puts *bp; `more`: the source seems to have more at hand. */
+void sink_put(struct pipe_sink *s, struct blk **bp, bool more) LOOP_ONLY;
+/* The source had no more after all. */
+void sink_flush(struct pipe_sink *s) LOOP_ONLY;
 
 struct recode {
     enum codec_id want_request, want_response; /* CODEC_IDENTITY: leave it as it is */
