@@ -94,12 +94,9 @@ bq_try_push(struct bq *q, struct bq_item *it)
     return result;
 }
 
-struct bq_item *
-bq_pop_wait(struct bq *q)
+static struct bq_item *
+pop_locked(struct bq *q)
 {
-    MUST(pthread_mutex_lock(&q->lock));
-    while (q->head == NULL && !q->closed)
-        MUST(pthread_cond_wait(&q->not_empty, &q->lock));
     struct bq_item *it = q->head;
     if (it != NULL) {
         q->head = it->next;
@@ -108,6 +105,25 @@ bq_pop_wait(struct bq *q)
         q->count--;
         it->next = NULL;
     }
+    return it;
+}
+
+struct bq_item *
+bq_pop_wait(struct bq *q)
+{
+    MUST(pthread_mutex_lock(&q->lock));
+    while (q->head == NULL && !q->closed)
+        MUST(pthread_cond_wait(&q->not_empty, &q->lock));
+    struct bq_item *it = pop_locked(q);
+    MUST(pthread_mutex_unlock(&q->lock));
+    return it;
+}
+
+struct bq_item *
+bq_try_pop(struct bq *q)
+{
+    MUST(pthread_mutex_lock(&q->lock));
+    struct bq_item *it = pop_locked(q);
     MUST(pthread_mutex_unlock(&q->lock));
     return it;
 }

@@ -31,6 +31,8 @@ void bq_free(struct bq **qp) ANY_THREAD;
 MUST_USE enum bq_result bq_try_push(struct bq *q, struct bq_item *it) ANY_THREAD;
 /* Oldest item, owned; sleeps while empty; NULL once closed and empty. */
 MUST_USE struct bq_item *bq_pop_wait(struct bq *q) WORKER_ONLY;
+/* Oldest item, owned; NULL: none now. Never sleeps. */
+MUST_USE struct bq_item *bq_try_pop(struct bq *q) ANY_THREAD;
 /* All items, oldest first, linked by next, owned; NULL if none. Never sleeps. */
 MUST_USE struct bq_item *bq_drain(struct bq *q) LOOP_ONLY;
 /* Refuses new items and wakes all sleepers; queued items stay poppable. Idempotent. */

@@ -19,11 +19,10 @@
  *            where there was none, room where there was none, the end. Level-triggered: it looks at
  *            pipe_room(), pipe_has_output() and pipe_status(). Never from inside a call of this
  *            header, and never after pipe_close().
- * Inline     What is put while the pipe rests and is at most inline_limit bytes is coded at once, on
- *            the loop, as long as that makes at most INLINE_OUT_MAX bytes; the rest goes to a
- *            worker. The results are there when the call returns, and no wake-up follows.
- * Threads    Everything here is for the loop. A worker sees codecs and blocks: no socket, client or
- *            exchange.
+ * Inline     What is put while the pipe rests and is at most inline_limit bytes is coded at once,
+ * on the loop, as long as that makes at most INLINE_OUT_MAX bytes; the rest goes to a worker. The
+ * results are there when the call returns, and no wake-up follows. Threads    Everything here is
+ * for the loop. A worker sees codecs and blocks: no socket, client or exchange.
  */
 #include "codec/codec.h"
 #include "rt/loop.h"
@@ -79,13 +78,15 @@ MUST_USE struct pipe *pipe_new(
 void pipe_close(struct pipe **pp) LOOP_ONLY;
 
 /* Bytes of input it takes now; 0: wait for the wake-up. A put may exceed it by one block. */
-size_t pipe_room(const struct pipe *p) LOOP_ONLY;
+size_t pipe_room(struct pipe *p) LOOP_ONLY;
 /* Takes *bp (any block, not empty) and nulls it. */
 void pipe_put(struct pipe *p, struct blk **bp, bool flush) LOOP_ONLY;
+/* The source has run dry after all: what was put comes out. */
+void pipe_flush(struct pipe *p) LOOP_ONLY;
 /* The input ends: whole, or cut (then a decoder in the middle of a frame is no error). Once. */
 void pipe_end(struct pipe *p, bool cut) LOOP_ONLY;
 
-bool pipe_has_output(const struct pipe *p) LOOP_ONLY;
+bool pipe_has_output(struct pipe *p) LOOP_ONLY;
 /* The oldest output block, owned, never empty, with PIPE_HEADROOM before and PIPE_TAILROOM behind
  * its data; NULL: none now. */
 MUST_USE struct blk *pipe_take(struct pipe *p) LOOP_ONLY;
@@ -93,7 +94,7 @@ MUST_USE struct blk *pipe_take(struct pipe *p) LOOP_ONLY;
 void pipe_give_back(struct pipe *p, struct blk **bp) LOOP_ONLY;
 
 /* Of what came out: ENDED, CUT and FAILED only once every output block has been taken. */
-enum pipe_status pipe_status(const struct pipe *p) LOOP_ONLY;
+enum pipe_status pipe_status(struct pipe *p) LOOP_ONLY;
 const struct pipe_error *pipe_error(const struct pipe *p) LOOP_ONLY; /* FAILED only */
 /* Memory may be free again: try. */
 void pipe_poke(struct pipe *p) LOOP_ONLY;
