@@ -105,7 +105,8 @@ MUST_USE enum err http_meta_add(struct http_meta *m, const struct http_field *f)
 /* Is this field one a proxy must not pass on as it came? Names listed in Connection are the
  * caller's to check with http_conn_lists() when conn_other is set. Upgrade and Connection pass only
  * for websocket, and Transfer-Encoding where the chunks pass through; the caller handles both.
- * Trailer is end-to-end: trailers pass with the body. X-Chmux-Compression is for us: it ends here. */
+ * Trailer is end-to-end: trailers pass with the body. X-Chmux-Compression is for us: it ends here.
+ */
 bool http_is_hop_by_hop(enum http_field_id id);
 /* Does a Connection field value list this field name? Content-Length and Transfer-Encoding are
  * never listed, whatever the value says: else a client could strip what frames its own message. */

@@ -96,8 +96,7 @@ http_field_lookup(struct str name)
 {
     if (name.len == 0)
         return HTTP_F_OTHER;
-    size_t slot =
-        SLOT(name.len, (uint8_t)name.p[0] | 0x20u, (uint8_t)name.p[name.len - 1] | 0x20u);
+    size_t slot = SLOT(name.len, (uint8_t)name.p[0] | 0x20u, (uint8_t)name.p[name.len - 1] | 0x20u);
     if (slots[slot].name.len == name.len && http_eq_lower(name, slots[slot].name))
         return slots[slot].id;
     return HTTP_F_OTHER;
