@@ -6,14 +6,18 @@
 #define KIB ((size_t)1 << 10)
 
 /*
- * The library cannot go on after an allocation that failed, and it allocates all along. So the most
- * that it may come to hold is taken from the budget before the first byte goes in; the heap below
- * counts what it really holds, and takes the difference should a version of it want more.
+ * The library cannot go on after an allocation that failed, and it allocates all along; its
+ * encoder, built as its makers and distributions build it, even ends the process. So the most that
+ * it may come to hold is taken from the budget before the first byte goes in, and the heap below
+ * counts what it really holds. Should it want more, the decoder can be refused; the encoder gets it
+ * even over the budget, and when there is no memory at all a CHECK at least says why the process
+ * ends.
  */
 struct heap {
     struct codec *codec; /* borrows: the one that it is part of */
     size_t reserved;     /* charged for the library */
     size_t used;
+    bool must_not_fail;
 };
 
 struct heap_head { /* before each allocation */
@@ -37,9 +41,10 @@ heap_alloc(void *opaque, size_t size)
 {
     struct heap *h = opaque;
     size_t bytes = sizeof(struct heap_head) + size;
-    if (!heap_reserve(h, h->used + bytes))
+    if (!heap_reserve(h, h->used + bytes) && !h->must_not_fail)
         return NULL;
     struct heap_head *head = mem_alloc(bytes);
+    CHECK(head != NULL || !h->must_not_fail);
     if (head == NULL)
         return NULL;
     h->used += bytes;
@@ -233,17 +238,17 @@ const struct codec_ops codec_brotli_decoder = {
  * cent of size. */
 #define WINDOW_BITS 18
 
-/* By quality: the most it held for text, noise and mixes of them at this window, and a fifth. */
+/* By quality: the most it held for text, noise, digits and mixes of them, and some more. */
 static const size_t encoder_bytes[QUALITY_MAX + 1] = {
-    [1] = 1536 * KIB,
+    [1] = 2048 * KIB,
     [2] = 2560 * KIB,
     [3] = 2560 * KIB,
-    [4] = 3584 * KIB,
-    [5] = 5632 * KIB,
-    [6] = 6912 * KIB,
-    [7] = 14336 * KIB,
-    [8] = 24576 * KIB,
-    [9] = 47104 * KIB,
+    [4] = 4608 * KIB,
+    [5] = 5120 * KIB,
+    [6] = 6144 * KIB,
+    [7] = 12800 * KIB,
+    [8] = 22016 * KIB,
+    [9] = 41984 * KIB,
 };
 
 struct brotli_encoder {
@@ -267,6 +272,7 @@ encoder_begin(struct brotli_encoder *e)
     e->state = BrotliEncoderCreateInstance(heap_alloc, heap_free, &e->heap);
     if (e->state == NULL)
         return false;
+    e->heap.must_not_fail = true;
     unsigned quality = (unsigned)encoder_quality(e->codec.spec.level);
     BROTLI_BOOL ok = BrotliEncoderSetParameter(e->state, BROTLI_PARAM_QUALITY, quality) &&
                      BrotliEncoderSetParameter(e->state, BROTLI_PARAM_LGWIN, WINDOW_BITS);
@@ -297,6 +303,7 @@ encoder_reset(struct codec *c)
     if (e->state != NULL)
         BrotliEncoderDestroyInstance(e->state);
     e->state = NULL;
+    e->heap.must_not_fail = false; /* the next state itself may be refused */
     e->unflushed = false;
 }
 
@@ -307,8 +314,7 @@ encoder_destroy(struct codec *c)
     mem_free(CONTAINER_OF(c, struct brotli_encoder, codec));
 }
 
-/* false: out of memory, which it does not survive; anything else would be a wrong call. */
-static bool
+static void
 encoder_step(struct brotli_encoder *e, enum codec_op op, struct codec_io *io)
 {
     static const BrotliEncoderOperation ops[] = {
@@ -322,7 +328,7 @@ encoder_step(struct brotli_encoder *e, enum codec_op op, struct codec_io *io)
         BrotliEncoderCompressStream(e->state, ops[op], &io->in_len, &in, &io->out_cap, &out, NULL);
     io->in = (const char *)in;
     io->out = (char *)out;
-    return ok;
+    CHECK(ok); /* it fails for wrong calls, and for want of memory, which it cannot meet here */
 }
 
 static enum codec_result
@@ -336,12 +342,10 @@ encoder_run(struct codec *c, enum codec_op op, struct codec_io *io)
         return CODEC_DRY;
     if (e->state == NULL && !encoder_begin(e))
         return CODEC_NO_MEMORY;
-    uint64_t in_end = c->in_total + io->in_len;
     do {
         if (io->out_cap == 0)
             return CODEC_FULL;
-        if (!encoder_step(e, op, io))
-            return codec_bad(c, "out of memory", in_end - io->in_len);
+        encoder_step(e, op, io);
     } while (io->in_len > 0 || BrotliEncoderHasMoreOutput(e->state));
     if (op == CODEC_RUN)
         return CODEC_DRY;
