@@ -5,7 +5,10 @@
 #include <lz4hc.h>
 
 #define KIB         ((size_t)1 << 10)
-#define BLOCK_BYTES (64 * KIB)  /* of our own frames */
+#define BLOCK_BYTES (64 * KIB) /* of our own frames */
+/* What one call of the encoder takes at most, if out is small. The first block of a call costs a
+ * third more than those behind it, which see the history in place; so several. */
+#define PIECE_BYTES (4 * BLOCK_BYTES)
 #define HISTORY     (128 * KIB) /* what the library keeps beside a block when blocks are linked */
 /* The library's own struct, in either direction: some 200 bytes, which it does not tell. */
 #define CONTEXT_BYTES KIB
@@ -254,11 +257,13 @@ encoder_make(const struct codec_spec *spec)
     /* So that a broken link, or a broken chmux, is found by whoever decodes. */
     prefs.frameInfo.contentChecksumFlag = LZ4F_contentChecksumEnabled;
     prefs.compressionLevel = clamp_level(spec->level);
-    size_t cap = size_max(LZ4F_compressBound(BLOCK_BYTES, &prefs), LZ4F_compressBound(0, &prefs));
+    size_t cap = LZ4F_compressBound(PIECE_BYTES, &prefs); /* a flush needs less */
+    CHECK(cap >= LZ4F_compressBound(0, &prefs));
     size_t bytes = sizeof(struct lz4_encoder) + cap;
-    struct lz4_encoder *e = mem_zalloc(bytes);
+    struct lz4_encoder *e = mem_alloc(bytes);
     if (e == NULL)
         return NULL;
+    memset(e, 0, sizeof(*e)); /* and not the stage, which may never be used */
     struct codec *c = &e->codec;
     c->ops = &codec_lz4_encoder;
     c->spec = *spec;
@@ -277,18 +282,19 @@ free_struct:
     return NULL;
 }
 
-/* As much of the input as one call may take so that its worst case fits in cap; at least what fits
- * in the stage. */
+/* As much of the input as one call may take so that its worst case fits in cap, which has room for
+ * that of PIECE_BYTES, or of all there is. */
 static size_t
 piece_len(const struct lz4_encoder *e, size_t in_len, size_t cap)
 {
-    size_t n = in_len;
-    while (n > BLOCK_BYTES && LZ4F_compressBound(n, &e->prefs) > cap)
-        n /= 2;
+    size_t n = size_min(in_len, cap);
+    while (n > PIECE_BYTES && LZ4F_compressBound(n, &e->prefs) > cap)
+        n -= size_min(n - PIECE_BYTES, BLOCK_BYTES);
     return n;
 }
 
-/* Asks the library for the next bytes, into to (cap bytes, at least stage_cap). */
+/* Asks the library for the next bytes, into to (cap bytes, enough for the worst case of a piece).
+ */
 static size_t
 produce(struct lz4_encoder *e, enum codec_op op, struct codec_io *io, char *to, size_t cap)
 {
@@ -343,7 +349,8 @@ encoder_run(struct codec *c, enum codec_op op, struct codec_io *io)
             return op == CODEC_FINISH ? CODEC_DONE : CODEC_DRY;
         if (io->out_cap == 0)
             return CODEC_FULL;
-        bool direct = io->out_cap >= e->stage_cap;
+        size_t worst = LZ4F_compressBound(size_min(io->in_len, PIECE_BYTES), &e->prefs);
+        bool direct = io->out_cap >= worst;
         size_t rc =
             produce(e, op, io, direct ? io->out : e->stage, direct ? io->out_cap : e->stage_cap);
         if (is_no_memory(rc) && !e->begun)
