@@ -42,7 +42,8 @@ struct ch_request {
     bool has_query_id; /* by parameter or header; an empty one counts: the server then makes its
                           own, and none can be added */
     bool has_session;  /* session_id was named, though it may be empty */
-    bool compressed;   /* Content-Encoding other than identity, or decompress=1: body unreadable */
+    bool compressed;   /* Content-Encoding other than identity, or a decompress that some server may
+                          read as on: body unreadable */
     bool multipart;
     bool url_query;             /* a query= parameter is present and not empty */
     bool readonly_method;       /* GET or HEAD: ClickHouse runs them with readonly=2 */

@@ -63,8 +63,10 @@ bool ch_target_edit(struct buf *out, struct str target, const struct ch_target_e
 struct ch_probe {
     enum codec_id request; /* CODEC_IDENTITY: body is plain */
     struct str body;       /* "SELECT 1" coded so; not looked at for CODEC_IDENTITY */
-    struct str accept;     /* empty: no Accept-Encoding */
-    bool setting;          /* enable_http_compression=1 */
+    /* Empty: no Accept-Encoding, and then 18.16 says its refusal of a coding in plain text; else
+     * its refusals of a coding or of the setting come in gzip. */
+    struct str accept;
+    bool setting; /* enable_http_compression=1 */
 };
 void ch_probe_request(
     struct buf *out, const struct http_req *r, struct str host, const struct ch_probe *p);

@@ -117,8 +117,8 @@ user_of_authorization(struct ch_request *q, struct str value)
 
 /* What the URL said, as far as it decides something later. Raw spans; p NULL: not named. */
 struct url_params {
-    struct str query, user, query_id, session_id, session_timeout, decompress;
-    bool has_password;
+    struct str query, user, query_id, session_id, session_timeout;
+    bool has_password, blocks;
 };
 
 static void
@@ -158,7 +158,7 @@ param_take(struct url_params *u, struct str name, struct str value)
         if (memcmp(name.p, "session_id", 10) == 0)
             keep_first(&u->session_id, value);
         else if (memcmp(name.p, "decompress", 10) == 0)
-            keep_first(&u->decompress, value);
+            u->blocks |= !ch_url_eq(value, "0"); /* any: 26.x takes the last of two */
         break;
     case 15:
         if (memcmp(name.p, "session_timeout", 15) == 0)
@@ -241,12 +241,6 @@ take_query_id(struct ch_request *q, const struct url_params *u, const struct hea
         q->has_query_id = false;
 }
 
-static bool
-is_off(struct str value)
-{
-    return ch_url_eq(value, "0") || ch_url_eq(value, "false");
-}
-
 /* Does the server run SQL for it? `path` is the target up to its '?'. */
 static bool
 runs_sql(const struct ch_request *q, const struct http_req *r, struct str path, bool has_params)
@@ -287,7 +281,7 @@ ch_request_parse(struct ch_request *out, const struct http_req *r)
         param_take(&u, p.name, p.value);
 
     out->multipart = false;
-    out->compressed = u.decompress.len > 0 && !is_off(u.decompress);
+    out->compressed = u.blocks;
     take_fields(&h, out, r);
     take_user(out, &u, &h);
     take_session(out, &u);

@@ -217,7 +217,10 @@ test_bodies_that_cannot_be_read(void **state)
     T_TRUE(parse(post, "Content-Encoding: gzip\r\nContent-Length: 1\r\n")->compressed);
     T_TRUE(parse("POST /?decompress=1", "Content-Length: 1\r\n")->compressed);
     T_FALSE(parse("POST /?decompress=0", "Content-Length: 1\r\n")->compressed);
-    T_FALSE(parse("POST /?decompress=false", "Content-Length: 1\r\n")->compressed);
+    T_TRUE(parse("POST /?decompress=false", "Content-Length: 1\r\n")->compressed); /* 18.16: on */
+    T_TRUE(parse("POST /?decompress=0&decompress=1", "Content-Length: 1\r\n")->compressed);
+    T_TRUE(parse("POST /?decompress=1&decompress=0", "Content-Length: 1\r\n")->compressed);
+    T_FALSE(parse("POST /?d%65compress=%30", "Content-Length: 1\r\n")->compressed);
     T_TRUE(parse(post, "Content-Type: Multipart/form-data; boundary=x\r\nContent-Length: 1\r\n")
                ->multipart);
     T_FALSE(parse(post, "Content-Type: text/plain\r\nContent-Length: 1\r\n")->multipart);
