@@ -232,6 +232,14 @@ test_encoder_charge_covers_the_heap(void **state)
 }
 
 static void
+test_goes_on_after_malloc_failed(void **state)
+{
+    (void)state;
+    tc_heap_or_skip();
+    tc_heap_check_recovery(&decoder, STR(FRAME LINKED_4M BLOCK END FRAME), STR(HELLO HELLO HELLO));
+}
+
+static void
 test_levels(void **state)
 {
     (void)state;
@@ -339,6 +347,7 @@ main(void)
         TEST(test_memory_grows_only),
         TEST(test_decoder_charge_covers_the_heap),
         TEST(test_encoder_charge_covers_the_heap),
+        TEST(test_goes_on_after_malloc_failed),
         TEST(test_levels),
         TEST(test_encoder_writes_small_blocks_and_checksums),
         TEST(test_stage_and_direct_agree),

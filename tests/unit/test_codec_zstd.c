@@ -225,11 +225,25 @@ test_encoder_charge_covers_the_heap(void **state)
 {
     (void)state;
     tc_heap_or_skip();
-    struct tc_bytes text = tc_text(300000, 8);
-    for (int level = -8; level <= 23; level++) {
+    struct tc_bytes text = tc_text(100000, 8);
+    for (int level = -8; level <= 20; level++) {
         struct codec_spec spec = {.id = CODEC_ZSTD, .encode = true, .level = level};
         tc_heap_check_encoder(&spec, tc_str(&text));
     }
+    tc_drop(&text);
+}
+
+static void
+test_goes_on_after_malloc_failed(void **state)
+{
+    (void)state;
+    tc_heap_or_skip();
+    struct codec_spec large = {.id = CODEC_ZSTD, .max_memory = SIZE_MAX};
+    tc_heap_check_recovery(
+        &large, STR(FRAME MAGIC "\x04\x80" HELLO_TAIL HELLO_CHECK FRAME), STR(HELLO HELLO HELLO));
+    struct tc_bytes text = tc_text(200000, 8);
+    struct codec_spec slow = {.id = CODEC_ZSTD, .encode = true, .level = 17};
+    tc_heap_check_recovery(&slow, tc_str(&text), tc_str(&text));
     tc_drop(&text);
 }
 
@@ -329,6 +343,7 @@ main(void)
         TEST(test_memory_grows_only),
         TEST(test_decoder_charge_covers_the_heap),
         TEST(test_encoder_charge_covers_the_heap),
+        TEST(test_goes_on_after_malloc_failed),
         TEST(test_levels),
         TEST(test_encoder_writes_checksums_and_modest_windows),
         TEST(test_finish),
