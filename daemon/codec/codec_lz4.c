@@ -2,7 +2,6 @@
 
 #include <lz4.h>
 #include <lz4frame.h>
-#include <lz4hc.h>
 
 #define KIB         ((size_t)1 << 10)
 #define BLOCK_BYTES (64 * KIB) /* of our own frames */
@@ -12,8 +11,9 @@
 #define HISTORY     (128 * KIB) /* what the library keeps beside a block when blocks are linked */
 /* The library's own struct, in either direction: some 200 bytes, which it does not tell. */
 #define CONTEXT_BYTES KIB
-#define HC_LEVEL_MIN  3        /* from here on the library works with its large tables */
-#define LEVEL_MIN     (-65536) /* its fastest */
+#define HC_TABLES     (257 * KIB) /* LZ4_STREAMHC_MINSIZE is 262200 */
+#define HC_LEVEL_MIN  3           /* from here on the library works with its large tables */
+#define LEVEL_MIN     (-65536)    /* its fastest */
 
 static bool
 is_error(size_t rc, const char *name)
@@ -245,7 +245,7 @@ clamp_level(int level)
 static size_t
 tables_bytes(int level)
 {
-    return (size_t)(level < HC_LEVEL_MIN ? LZ4_sizeofState() : LZ4_sizeofStateHC());
+    return level < HC_LEVEL_MIN ? (size_t)LZ4_sizeofState() : HC_TABLES;
 }
 
 static struct codec *
