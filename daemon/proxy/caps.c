@@ -37,7 +37,7 @@ caps_free(struct caps **cp)
 }
 
 /* Server, user and what is wanted. */
-static uint64_t
+static uint64_t LOOP_ONLY
 key_of(const struct exchange *ex)
 {
     const struct recode *rc = ex->rc;
@@ -81,6 +81,18 @@ encode(enum codec_id id, struct str text, struct buf *out)
     return ok && buf_ok(out);
 }
 
+/* What the question accepts. 18.16 refuses a coded body in gzip to whoever accepts gzip, and then
+ * its reason cannot be read: so that is not accepted along with it. */
+static struct str
+accept_for(const struct caps_entry *c, enum codec_id want)
+{
+    if (c->response_known)
+        return STR("");
+    if (c->request_known)
+        return recode_accept(want);
+    return want == CODEC_GZIP ? STR("") : str_of(codec_name(want));
+}
+
 bool
 caps_ask(
     struct caps_entry *c, const struct exchange *ex, const struct http_req *r, struct errand *e)
@@ -100,7 +112,7 @@ caps_ask(
     struct ch_probe p = {
         .request = request,
         .body = str_n(body.p, body.len),
-        .accept = c->response_known ? STR("") : recode_accept(ex->rc->want_response),
+        .accept = accept_for(c, ex->rc->want_response),
         .setting = c->request_known && !c->response_known && c->with_setting,
     };
     errand_reset(e);
@@ -113,6 +125,8 @@ static void
 learn_response(struct caps_entry *c, const struct errand *e)
 {
     bool coded = e->coding != CODEC_IDENTITY && e->coding != CODEC_COUNT;
+    if (!coded && !c->request_known)
+        return; /* it was not asked for all that it may do */
     if (!coded && !c->with_setting) {
         c->with_setting = true; /* next: ask with the setting */
         return;
@@ -140,9 +154,9 @@ bool
 caps_learn(struct caps_entry *c, const struct errand *e)
 {
     if (e->status == 200 && e->exception_code == 0) {
-        c->request_known = true;
         if (!c->response_known)
             learn_response(c, e);
+        c->request_known = true;
         return true;
     }
     /* Anything else, such as not being let in or overload, says nothing about codings. */
@@ -151,7 +165,8 @@ caps_learn(struct caps_entry *c, const struct errand *e)
         c->request = c->request_known ? CODEC_IDENTITY : CODEC_GZIP;
         return true;
     }
-    if (c->with_setting && !c->response_known && says_no_setting(e->exception_code)) {
+    bool in_gzip = e->status == 500 && e->coding != CODEC_IDENTITY;
+    if (c->with_setting && !c->response_known && (says_no_setting(e->exception_code) || in_gzip)) {
         c->response_known = true;
         return true;
     }

@@ -253,8 +253,7 @@ static enum step LOOP_ONLY
 feed(struct exchange *ex)
 {
     struct recode *rc = ex->rc;
-    struct pipe *p = rc->up.pipe;
-    for (int reads = 0; !rc->up_fed && pipe_room(p) > 0; reads++) {
+    for (int reads = 0; !rc->up_fed && pipe_room(rc->up.pipe) > 0; reads++) {
         bool more = !http_body_is_done(&ex->up_body);
         if (reads == FEEDS_MAX) {
             ex_later(ex);
@@ -283,11 +282,12 @@ feed(struct exchange *ex)
                 return STEP_ENDED;
             }
         }
-        rc->up_fed = http_body_is_done(&ex->up_body) && !ex->replaying;
         if (b != NULL)
             sink_put(&rc->up, &b, source(ex).len > 0 || conn_readable(&ex->client->conn));
-        if (rc->up_fed)
-            pipe_end(p, false);
+        if (http_body_is_done(&ex->up_body) && !ex->replaying && !recode_end_up(ex)) {
+            ex_fail(ex, ERR_NOMEM, NULL);
+            return STEP_ENDED;
+        }
     }
     if (blk_len(ex->up) == 0)
         blk_put(&ex->up);

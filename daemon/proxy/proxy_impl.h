@@ -326,6 +326,8 @@ void recode_free(struct exchange *ex) LOOP_ONLY;
 /* The exchange has a lease. true: its head is as it has to be for that server, and it may be sent.
  * false: it probes, or waits for another lease, or has failed. */
 bool recode_lease(struct exchange *ex) LOOP_ONLY;
+/* The client's body has been put whole: ends the pipe. false: no memory. */
+MUST_USE bool recode_end_up(struct exchange *ex) LOOP_ONLY;
 /* The probe takes too long. */
 void recode_probe_timeout(struct exchange *ex) LOOP_ONLY;
 /* A line of the response head that recoding may change: held back. */

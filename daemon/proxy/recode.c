@@ -59,6 +59,8 @@ narrow(struct recode *rc, const struct exchange *ex, const struct http_req *r)
         rc->want_request = CODEC_IDENTITY;
     if (a->answer_blocks && a->has_accept)
         rc->want_response = CODEC_IDENTITY; /* blocks inside a coding: as sent */
+    if (a->odd_blocks)                      /* what that means only the server knows */
+        rc->want_request = rc->want_response = CODEC_IDENTITY;
 }
 
 enum err
@@ -257,6 +259,25 @@ open_up(struct exchange *ex)
     if (rc->up.pipe != NULL)
         metric_inc(M_RECODED_REQUEST);
     return rc->up.pipe != NULL;
+}
+
+/* The body has turned out to have no byte at all. ClickHouse takes that for a whole stream,
+ * whatever the coding; to the decoder it would be one that lacks its beginning. */
+bool
+recode_end_up(struct exchange *ex)
+{
+    struct recode *rc = ex->rc;
+    rc->up_fed = true;
+    if (pipe_bytes_in(rc->up.pipe) == 0 && rc->up_spec.decode.id != CODEC_IDENTITY) {
+        enum codec_id link = rc->up_spec.check ? rc->up_spec.decode.id : rc->up_spec.encode.id;
+        struct pipe_spec spec = {.encode = encoder(ex, link, 1)};
+        sink_close(&rc->up);
+        rc->up.pipe = pipe_new(ex->px->workers, &spec, on_pipe, ex);
+        if (rc->up.pipe == NULL)
+            return false;
+    }
+    pipe_end(rc->up.pipe, false);
+    return true;
 }
 
 static void on_probe(void *arg);
