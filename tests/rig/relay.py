@@ -47,8 +47,19 @@ class Relay:
                 self.peak = max(self.peak, self.open - closed_by_peer(self.clients))
             threading.Thread(target=self._pump, args=(c,), daemon=True).start()
 
+    # ---- for a subclass that listens in
+    def opened(self):
+        """A connection was accepted; what is returned is handed to the two below."""
+
+    def passing(self, connection, towards_server, data):
+        """These bytes are about to be passed on."""
+
+    def ended(self, connection):
+        """It is closed."""
+
     def _pump(self, client):
         server = None
+        connection = self.opened()
         try:
             server = socket.create_connection(self.target)
             with self.lock:
@@ -68,12 +79,14 @@ class Relay:
                         down += len(data)
                         with self.lock:
                             self.down += len(data)
+                    self.passing(connection, key.fileobj is client, data)
                     key.data.sendall(data)
                     if self.cut_down_after is not None and down >= self.cut_down_after:
                         return
         except OSError:
             return
         finally:
+            self.ended(connection)
             with self.lock:
                 self.open -= 1
                 self.clients.discard(client)

@@ -3,6 +3,7 @@
 Servers and certificates live for the whole run; every chmuxd made by the `chmuxd` factory is stopped and
 judged (exit code, sanitizer reports) at the end of its test. Markers: `slow` (over 10 s), `san` (worth
 running on an ASan or TSan build), `memory` (RSS limits; skipped on sanitizer builds)."""
+import contextlib
 import os
 import signal
 import sys
@@ -11,7 +12,7 @@ import threading
 import pytest
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), ".."))
-pytest.register_assert_rewrite("helpers", "compare")
+pytest.register_assert_rewrite("helpers", "compare", "recode")
 
 from rig import chmuxd as chmuxd_rig  # noqa: E402
 from rig import clickhouse, fake as fake_rig, relay as relay_rig, tls as tls_rig  # noqa: E402
@@ -190,6 +191,30 @@ def fake(cleanup):
 @pytest.fixture
 def relay(cleanup):
     return lambda *a, **kw: cleanup.add(relay_rig.Relay(*a, **kw))
+
+
+@pytest.fixture(scope="session")
+def _links():
+    made = {}
+    with contextlib.ExitStack() as stack:
+        yield lambda key, make: made.get(key) or made.setdefault(key, stack.enter_context(make()))
+
+
+@pytest.fixture
+def link(_links):
+    """link(server, codec, **options): a chmuxd whose link to the server is coded, and a tap on that link. Shared
+    by all tests that ask for the same; what the tap recorded before is dropped."""
+    import recode
+
+    def make(server, codec="zstd", **options):
+        if codec:
+            options = {"upstream__request_compression": codec, "upstream__response_compression": codec, **options}
+        one = _links((server.version, tuple(sorted(options.items()))), lambda: recode.Link(server, **options))
+        still_running(one.chmux)
+        one.tap.forget()
+        return one
+
+    return make
 
 
 @pytest.fixture
