@@ -68,8 +68,8 @@ heap_free(void *opaque, void *p)
  * Decoder
  */
 
-/* Beside the window: 256 code trees of each of the three kinds at (256, 704, 520 + 376) entries of
- * 4 bytes, the context maps, the state itself. Only odd streams come near it. */
+/* Beside the window: 256 code trees of each of the three kinds, of 256 + 376, 704 + 376 and 520 +
+ * 376 entries of 4 bytes; the context maps; the state itself. Only odd streams come near it. */
 #define TABLES_BYTES (2816 * KIB)
 #define RING_SLACK   (1 * KIB) /* the library writes a little past its ring buffer */
 
