@@ -8,16 +8,22 @@
  *   bench_delay_ms=D   answer D ms later
  *   bench_stall_ms=D   read nothing of the request body for D ms
  *   bench_verify=1     check that the request body is the pattern
+ *   bench_body=I       file I of those given by --body as the response, in chunks of 1 MiB; its
+ * name says its Content-Encoding (.zst, .lz4, .gz) bench_repeat=K     K times over bench_check=I
+ * decode the request body and check that it is file I, repeated
  *
- * The answer to a request with a body is the count of payload bytes received. Each connection made
- * to the second port gets the counters as one JSON line; reading them restarts peak_open.
+ * The answer to a request with a body is the count of payload bytes received. Small answers come in
+ * the first of zstd, lz4, gzip that the request accepts. Each connection made to the second port
+ * gets the counters as one JSON line; reading them restarts peak_open.
  */
+#include "coded.h"
 #include "msg.h"
 #include "stream.h"
 #include "util.h"
 
 #include <netinet/tcp.h>
 #include <signal.h>
+#include <strings.h>
 #include <sys/epoll.h>
 #include <sys/prctl.h>
 #include <sys/socket.h>
@@ -27,8 +33,15 @@ enum {
     IN_BYTES = 16 * 1024,
     OUT_BYTES = 4 * 1024,
     SINK_BYTES = 1024 * 1024,
+    BODIES_MAX = 32,
     EVENTS = 256,
-    MAX_REQUESTS = 10000, /* per connection, as ClickHouse's max_keep_alive_requests */
+    CLICKHOUSE_CHUNK = 1024 * 1024, /* of compressed bodies */
+    MAX_REQUESTS = 10000,           /* per connection, as ClickHouse's max_keep_alive_requests */
+};
+
+struct body {
+    struct bytes bytes;
+    enum coding coding;
 };
 
 enum phase { PHASE_HEAD, PHASE_BODY, PHASE_DELAY, PHASE_SEND };
@@ -43,12 +56,18 @@ struct conn {
     struct msg req;
     int64_t delay_ms;
     bool verify;
-    bool closing; /* after this answer */
+    const struct body *check; /* NULL: the request body is not decoded */
+    struct coded *decoder;    /* owned; while a request body is checked */
+    uint64_t decoded_bytes;
+    enum coding small_coding;   /* of a small answer */
+    enum coding request_coding; /* of the request body */
+    bool closing;               /* after this answer */
     char in[IN_BYTES];
     size_t in_len;
     char out[OUT_BYTES]; /* head, chunk headers, the end */
     size_t out_len, out_off;
-    uint64_t bulk_bytes; /* of the response */
+    const struct body *body; /* of the response; NULL: the pattern */
+    uint64_t bulk_bytes;     /* of the response */
     uint64_t bulk_at;
     uint64_t chunk_bytes; /* 0: Content-Length */
     uint64_t chunk_left;
@@ -57,7 +76,10 @@ struct conn {
 
 static struct {
     uint64_t accepted, open, peak_open, requests, body_bytes, full_handshakes, resumed_handshakes;
-    uint64_t bad_bytes; /* uploads that were not the pattern, bytes beyond a request's end */
+    uint64_t bad_bytes;     /* uploads that were not the pattern, bytes beyond a request's end */
+    uint64_t checked_bytes; /* of uploads, decoded and found right */
+    uint64_t unasked;       /* coded bodies sent to who did not accept the coding */
+    uint64_t coded_uploads;
 } stats;
 
 static int epoll_fd = -1;
@@ -65,6 +87,8 @@ static struct conn *timers;
 static SSL_CTX *tls_ctx;
 static int64_t default_delay_ms;
 static char sink[SINK_BYTES];
+static struct body bodies[BODIES_MAX];
+static size_t body_count;
 
 static const char HEAD_START[] =
     "HTTP/1.1 200 OK\r\n"
@@ -123,6 +147,7 @@ static void
 conn_free(struct conn *c)
 {
     timer_remove(c);
+    coded_free(&c->decoder);
     stream_close(&c->io);
     stats.open--;
     free(c);
@@ -145,19 +170,24 @@ put(struct conn *c, const char *p, size_t n)
 }
 
 static void
-put_head(struct conn *c, bool chunked)
+put_head(struct conn *c, bool chunked, enum coding coding)
 {
     char line[sizeof(HEAD_END) + 64];
+    int n;
     put(c, HEAD_START, sizeof(HEAD_START) - 1);
     put(c, c->closing ? "Close" : "Keep-Alive", c->closing ? 5 : 10);
     put(c, HEAD_MIDDLE, sizeof(HEAD_MIDDLE) - 1);
     if (chunked) {
         put(c, "Transfer-Encoding: chunked\r\n", 28);
     } else {
-        int n = snprintf(line, sizeof(line), "Content-Length: %" PRIu64 "\r\n", c->bulk_bytes);
+        n = snprintf(line, sizeof(line), "Content-Length: %" PRIu64 "\r\n", c->bulk_bytes);
         put(c, line, (size_t)n);
     }
-    int n = snprintf(line, sizeof(line), HEAD_END, (unsigned)(MAX_REQUESTS - c->requests));
+    if (coding != CODING_NONE) {
+        n = snprintf(line, sizeof(line), "Content-Encoding: %s\r\n", coding_name(coding));
+        put(c, line, (size_t)n);
+    }
+    n = snprintf(line, sizeof(line), HEAD_END, (unsigned)(MAX_REQUESTS - c->requests));
     put(c, line, (size_t)n);
 }
 
@@ -171,24 +201,58 @@ answer_start(struct conn *c)
     c->closing = c->req.closes || c->requests >= MAX_REQUESTS;
     c->bulk_at = c->chunk_left = 0;
     c->bulk_ended = c->bulk_bytes == 0;
-    put_head(c, c->bulk_bytes == 0 || c->chunk_bytes > 0);
+    enum coding coding = c->bulk_bytes == 0 ? c->small_coding
+                         : c->body != NULL  ? c->body->coding
+                                            : CODING_NONE;
+    put_head(c, c->bulk_bytes == 0 || c->chunk_bytes > 0, coding);
     if (c->bulk_bytes > 0)
         return;
-    if (c->req.framing == MSG_NONE) {
-        put(c, "2\r\n1\n\r\n0\r\n\r\n", 12);
-        return;
-    }
-    char count[32];
-    char body[64];
-    int n = snprintf(count, sizeof(count), "%" PRIu64 "\n", c->req.body_bytes);
-    n = snprintf(body, sizeof(body), "%X\r\n%s\r\n0\r\n\r\n", (unsigned)n, count);
-    put(c, body, (size_t)n);
+    char text[32] = "1\n", body[256], line[16];
+    int n = 2;
+    if (c->req.framing != MSG_NONE)
+        n = snprintf(text, sizeof(text), "%" PRIu64 "\n", c->req.body_bytes);
+    size_t len = (size_t)n;
+    if (coding != CODING_NONE)
+        len = coding_once(coding, text, len, body, sizeof(body));
+    else
+        memcpy(body, text, len);
+    n = snprintf(line, sizeof(line), "%zX\r\n", len);
+    put(c, line, (size_t)n);
+    put(c, body, len);
+    put(c, "\r\n0\r\n\r\n", 7);
+}
+
+/* The bytes of a request body that is checked. */
+static void
+check_bytes(struct conn *c, const char *p, size_t n)
+{
+    static char step[CODED_OUT_MIN];
+    struct coded_io io = {.in = p, .in_len = n, .out = step};
+    do {
+        if (!coded_step(c->decoder, &io) ||
+            !bytes_match(&c->check->bytes, step, io.made, c->decoded_bytes)) {
+            stats.bad_bytes += n;
+            return;
+        }
+        c->decoded_bytes += io.made;
+        stats.checked_bytes += io.made;
+    } while (io.in_len > 0 || io.made == CODED_STEP);
+}
+
+static void
+check_ended(struct conn *c)
+{
+    if (!coded_whole(c->decoder) || c->decoded_bytes % c->check->bytes.len != 0)
+        stats.bad_bytes++;
+    coded_free(&c->decoder);
 }
 
 /* The request is whole. */
 static void
 request_ended(struct conn *c)
 {
+    if (c->decoder != NULL)
+        check_ended(c);
     if (c->delay_ms > 0) {
         c->phase = PHASE_DELAY;
         timer_add(c, c->delay_ms);
@@ -209,6 +273,8 @@ body_bytes(struct conn *c, const char *p, size_t n)
         size_t used = msg_body(&c->req, p, n, &data, &len);
         if (len > 0 && c->verify && !pattern_matches(data, len, at))
             stats.bad_bytes += len;
+        if (len > 0 && c->decoder != NULL)
+            check_bytes(c, data, len);
         stats.body_bytes += len;
         p += used;
         n -= used;
@@ -218,6 +284,73 @@ body_bytes(struct conn *c, const char *p, size_t n)
         request_ended(c);
 }
 
+/* Codings named in the field of that name: bit 1 << coding. Every field line of its own is looked
+ * at; a name counts without its q, as long as that is not 0. */
+static unsigned
+head_codings(const char *head, size_t head_len, const char *name)
+{
+    unsigned found = 0;
+    size_t name_len = strlen(name);
+    const char *end = head + head_len;
+    for (const char *p = memchr(head, '\n', head_len); p != NULL && p + 1 < end;
+         p = memchr(p, '\n', (size_t)(end - p))) {
+        p++;
+        if ((size_t)(end - p) <= name_len || strncasecmp(p, name, name_len) != 0 ||
+            p[name_len] != ':')
+            continue;
+        p += name_len + 1;
+        while (p < end && *p != '\r') {
+            p += strspn(p, " ,\t");
+            size_t n = strcspn(p, " ,;\t\r");
+            enum coding coding = coding_by_name(p, n);
+            size_t whole = strcspn(p, ",\r");
+            if (memmem(p, whole, "q=0", 3) == NULL || memmem(p, whole, "q=0.", 4) != NULL)
+                found |= 1u << coding;
+            p += whole;
+        }
+    }
+    return found;
+}
+
+/* The server's own order, whatever the client's is. */
+static enum coding
+first_coding(unsigned set)
+{
+    for (int c = CODING_ZSTD; c <= CODING_GZIP; c++)
+        if ((set & 1u << c) != 0)
+            return (enum coding)c;
+    return CODING_NONE;
+}
+
+static const struct body *
+body_param(const char *target, size_t n, const char *name)
+{
+    uint64_t i = target_param(target, n, name, BODIES_MAX);
+    if (i < BODIES_MAX && i >= body_count)
+        die("fakeup: no body %" PRIu64, i);
+    return i < BODIES_MAX ? &bodies[i] : NULL;
+}
+
+/* What the target says, of n bytes. */
+static void
+read_orders(struct conn *c, size_t n, unsigned accepts)
+{
+    c->bulk_bytes = target_param(c->in, n, "bench_bytes=", 0);
+    c->chunk_bytes = target_param(c->in, n, "bench_chunk=", 0);
+    c->delay_ms = (int64_t)target_param(c->in, n, "bench_delay_ms=", (uint64_t)c->delay_ms);
+    c->verify = target_param(c->in, n, "bench_verify=", 0) != 0;
+    c->body = body_param(c->in, n, "bench_body=");
+    c->check = body_param(c->in, n, "bench_check=");
+    if (c->body != NULL) {
+        c->bulk_bytes = c->body->bytes.len * target_param(c->in, n, "bench_repeat=", 1);
+        c->chunk_bytes = target_param(c->in, n, "bench_chunk=", CLICKHOUSE_CHUNK);
+        if (c->body->coding != CODING_NONE && (accepts & 1u << c->body->coding) == 0)
+            stats.unasked++;
+    }
+    if (c->check != NULL && c->req.framing != MSG_NONE)
+        c->decoder = coded_new(c->request_coding, false, 0);
+}
+
 static void
 head_ended(struct conn *c, size_t head_len)
 {
@@ -225,16 +358,19 @@ head_ended(struct conn *c, size_t head_len)
     size_t n = (size_t)(target_end - c->in);
     bool told = memmem(c->in, n, "bench_", 6) != NULL;
     size_t rest = c->in_len - head_len;
+    unsigned accepts = head_codings(c->in, head_len, "accept-encoding");
+    unsigned sends = head_codings(c->in, head_len, "content-encoding");
     int64_t stall_ms = 0;
     c->delay_ms = default_delay_ms;
-    c->bulk_bytes = 0;
+    c->bulk_bytes = c->decoded_bytes = 0;
     c->verify = false;
+    c->body = c->check = NULL;
+    c->small_coding = first_coding(accepts);
+    c->request_coding = first_coding(sends);
+    stats.coded_uploads += c->request_coding != CODING_NONE;
     if (told) {
-        c->bulk_bytes = target_param(c->in, n, "bench_bytes=", 0);
-        c->chunk_bytes = target_param(c->in, n, "bench_chunk=", 0);
-        c->delay_ms = (int64_t)target_param(c->in, n, "bench_delay_ms=", (uint64_t)c->delay_ms);
+        read_orders(c, n, accepts);
         stall_ms = (int64_t)target_param(c->in, n, "bench_stall_ms=", 0);
-        c->verify = target_param(c->in, n, "bench_verify=", 0) != 0;
     }
     c->in_len = 0;
     c->phase = PHASE_BODY;
@@ -318,9 +454,16 @@ write_some(struct conn **cp)
         return c->io.tls != NULL; /* a record may wait inside OpenSSL */
     }
     bool frame = c->out_off < c->out_len;
-    const void *p = frame ? (const void *)(c->out + c->out_off) : pattern_at(c->bulk_at);
-    size_t n = frame ? c->out_len - c->out_off : (size_t)c->chunk_left;
-    ssize_t put_n = stream_write(&c->io, p, frame ? n : size_min(n, PATTERN_BLOCK));
+    size_t n = PATTERN_BLOCK;
+    const void *p;
+    if (frame) {
+        p = c->out + c->out_off;
+        n = c->out_len - c->out_off;
+    } else {
+        p = c->body != NULL ? bytes_at(&c->body->bytes, c->bulk_at, &n) : pattern_at(c->bulk_at);
+        n = size_min(n, (size_t)c->chunk_left);
+    }
+    ssize_t put_n = stream_write(&c->io, p, n);
     if (put_n == STREAM_AGAIN) {
         arm(c, (c->io.want_write ? EPOLLOUT : EPOLLIN) | EPOLLRDHUP);
         return false;
@@ -411,9 +554,11 @@ on_stats(int listen_fd)
     int n = snprintf(line, sizeof(line),
         "{\"accepted\":%" PRIu64 ",\"open\":%" PRIu64 ",\"peak_open\":%" PRIu64
         ",\"requests\":%" PRIu64 ",\"body_bytes\":%" PRIu64 ",\"full_handshakes\":%" PRIu64
-        ",\"resumed_handshakes\":%" PRIu64 ",\"bad_bytes\":%" PRIu64 "}\n",
+        ",\"resumed_handshakes\":%" PRIu64 ",\"bad_bytes\":%" PRIu64 ",\"checked_bytes\":%" PRIu64
+        ",\"unasked\":%" PRIu64 ",\"coded_uploads\":%" PRIu64 "}\n",
         stats.accepted, stats.open, stats.peak_open, stats.requests, stats.body_bytes,
-        stats.full_handshakes, stats.resumed_handshakes, stats.bad_bytes);
+        stats.full_handshakes, stats.resumed_handshakes, stats.bad_bytes, stats.checked_bytes,
+        stats.unasked, stats.coded_uploads);
     if (send(fd, line, (size_t)n, MSG_NOSIGNAL) == n)
         stats.peak_open = stats.open;
     close(fd);
@@ -496,8 +641,10 @@ main(int argc, char **argv)
             version = value;
         else if (strcmp(argv[i], "--congestion") == 0)
             congestion = value;
+        else if (strcmp(argv[i], "--body") == 0 && body_count < BODIES_MAX)
+            bodies[body_count++] = (struct body){bytes_of_file(value), coding_of_path(value)};
         else
-            die("usage: fakeup [--listen A:P] [--delay-ms D] [--congestion NAME] "
+            die("usage: fakeup [--listen A:P] [--delay-ms D] [--congestion NAME] [--body FILE]... "
                 "[--cert F --key F [--tls 1.2|1.3]]");
     }
     signal(SIGPIPE, SIG_IGN);

@@ -31,6 +31,7 @@ struct client {
     int64_t since_ns; /* of the request, or of the connect with new connections */
     uint64_t in_window;
     struct msg msg;
+    size_t out_off; /* of the request, sent */
     size_t in_len;
     char in[IN_BYTES];
 };
@@ -38,7 +39,7 @@ struct client {
 static struct {
     const struct load_options *o;
     struct client *clients; /* owned */
-    char request[2048];
+    char *request;          /* owned; with its body */
     size_t request_len;
     int epoll_fd;
     int64_t window_from_ns, window_to_ns;
@@ -83,12 +84,27 @@ client_failed(struct client *c, uint64_t *counter)
 }
 
 static void
+client_send_rest(struct client *c)
+{
+    while (c->out_off < run.request_len) {
+        ssize_t n =
+            send(c->fd, run.request + c->out_off, run.request_len - c->out_off, MSG_NOSIGNAL);
+        if (n < 0 && errno == EAGAIN)
+            return; /* a big body: the next edge tells */
+        if (n < 0) {
+            client_failed(c, &run.err.send);
+            return;
+        }
+        c->out_off += (size_t)n;
+    }
+}
+
+static void
 client_send(struct client *c)
 {
-    c->in_len = 0;
+    c->in_len = c->out_off = 0;
     c->phase = CLIENT_WAITING;
-    if (send(c->fd, run.request, run.request_len, MSG_NOSIGNAL) != (ssize_t)run.request_len)
-        client_failed(c, &run.err.send);
+    client_send_rest(c);
 }
 
 static void
@@ -220,6 +236,8 @@ on_client(struct client *c, uint32_t events)
             client_send(c);
         return;
     }
+    if (c->phase == CLIENT_WAITING && c->out_off < run.request_len && (events & EPOLLOUT) != 0)
+        client_send_rest(c);
     while (c->fd >= 0) {
         size_t room = sizeof(c->in) - c->in_len;
         ssize_t n = recv(c->fd, c->in + c->in_len, room, 0);
@@ -311,11 +329,17 @@ run_init(const struct load_options *o)
         die("load: no memory or no epoll");
     for (uint64_t i = 0; i < o->clients; i++)
         run.clients[i].fd = -1;
-    int n = snprintf(run.request, sizeof(run.request), "GET %s HTTP/1.1\r\nHost: ch\r\n%s\r\n",
-        o->target, o->new_conn == NEW_CONN_BY_SERVER ? "Connection: close\r\n" : "");
-    if (n < 0 || (size_t)n >= sizeof(run.request))
-        die("load: target too long");
-    run.request_len = (size_t)n;
+    const struct bytes *body = &o->upload_file;
+    char framing[64] = "";
+    if (body->len > 0)
+        snprintf(framing, sizeof(framing), "Content-Length: %zu\r\n", body->len);
+    char *head = load_head(o, framing, &run.request_len);
+    run.request = realloc(head, run.request_len + body->len);
+    if (run.request == NULL)
+        die("load: no memory");
+    if (body->len > 0)
+        memcpy(run.request + run.request_len, body->p, body->len);
+    run.request_len += body->len;
 }
 
 int

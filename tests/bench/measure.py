@@ -62,6 +62,36 @@ class CpuWindow:
             self.ns = cpu_ns(self.proc) - self.from_ns
 
 
+def cpu_by_thread_ns(proc):
+    """CPU time so far of the event loop (the main thread) and of all other threads together."""
+    loop = rest = 0
+    for task in os.listdir("/proc/%d/task" % proc.pid):
+        with open("/proc/%d/task/%s/schedstat" % (proc.pid, task)) as f:
+            ns = int(f.read().split()[0])
+        if int(task) == proc.pid:
+            loop += ns
+        else:
+            rest += ns
+    return loop, rest
+
+
+class ThreadWindow:
+    """loop_ns and worker_ns of a chmuxd between enter and exit, and ns, their sum."""
+
+    def __init__(self, proc):
+        self.proc = proc
+
+    def __enter__(self):
+        self.start = cpu_by_thread_ns(self.proc)
+        return self
+
+    def __exit__(self, *exc):
+        if exc[0] is None:
+            now = cpu_by_thread_ns(self.proc)
+            self.loop_ns, self.worker_ns = (a - b for a, b in zip(now, self.start))
+            self.ns = self.loop_ns + self.worker_ns
+
+
 def syscalls_per_request(proxy, requests, run_load):
     """Calls per request by name, and their sum as "all". perf counts in the kernel and slows the
     proxy little; where it cannot, strace stops the proxy at each call (more work per wake-up)."""

@@ -18,6 +18,7 @@ CAP = 16
 CORES = sorted(os.sched_getaffinity(0))
 PROXY_CORE = {CORES[0]}
 PEER_CORE = {CORES[-1]}  # load generator and upstream
+ALL_CORES = set(CORES)   # where one core for the proxy would leave its workers nothing
 
 
 class BenchError(Exception):
@@ -52,11 +53,13 @@ def listens(pid, port):
 class Proc:
     """A child process of the bench. prefix wraps the command (ip netns exec, valgrind)."""
 
-    def __init__(self, argv, cores, prefix=(), stdout=subprocess.PIPE, log=None):
+    def __init__(self, argv, cores, prefix=(), stdout=subprocess.PIPE, log=None, env=None,
+                 stdin=subprocess.DEVNULL):
         self.log = log or tempfile.TemporaryFile("w+")
         self.popen = subprocess.Popen(
-            list(prefix) + argv, stdin=subprocess.DEVNULL, stdout=stdout, stderr=self.log,
-            text=True, preexec_fn=lambda: os.sched_setaffinity(0, cores))
+            list(prefix) + argv, stdin=stdin, stdout=stdout, stderr=self.log,
+            text=True, env=dict(os.environ, **(env or {})),
+            preexec_fn=lambda: os.sched_setaffinity(0, cores))
         self.pid = self.popen.pid
 
     def stderr_text(self):
@@ -99,17 +102,21 @@ class Proc:
 
 
 class Upstream(Proc):
-    """fakeup. congestion: the control its connections use; the machine's default otherwise."""
+    """fakeup. congestion: the control its connections use; the machine's default otherwise. bodies:
+    files that requests may ask for by their place in the list."""
 
-    def __init__(self, address="127.0.0.1", tls=None, prefix=(), delay_ms=0, congestion=None):
+    def __init__(self, address="127.0.0.1", tls=None, prefix=(), delay_ms=0, congestion=None,
+                 bodies=(), cores=PEER_CORE):
         argv = [os.path.join(BUILD, "fakeup"), "--listen", address + ":0"]
+        for path in bodies:
+            argv += ["--body", path]
         if delay_ms:
             argv += ["--delay-ms", str(delay_ms)]
         if congestion:
             argv += ["--congestion", congestion]
         if tls:
             argv += ["--cert", CERTS.cert, "--key", CERTS.key, "--tls", tls]
-        super().__init__(argv, PEER_CORE, prefix)
+        super().__init__(argv, cores, prefix)
         self.address, self.tls = address, tls
         line = self.popen.stdout.readline()
         if not line:
@@ -125,12 +132,13 @@ class Upstream(Proc):
             return json.loads(s.makefile().read())
 
 
-def load(mode, port, address="127.0.0.1", prefix=(), must=True, timeout=300, **options):
+def load(mode, port, address="127.0.0.1", prefix=(), must=True, timeout=300, cores=PEER_CORE,
+         **options):
     """Runs the load generator to its end and gives its figures; errors too when not must."""
     argv = load_argv(mode, port, address, options)
     r = subprocess.run(list(prefix) + argv, stdin=subprocess.DEVNULL, capture_output=True,
                        text=True, timeout=timeout,
-                       preexec_fn=lambda: os.sched_setaffinity(0, PEER_CORE))
+                       preexec_fn=lambda: os.sched_setaffinity(0, cores))
     if not r.stdout.endswith("\n") or (must and r.returncode != 0):
         raise BenchError("%s: %s%s" % (" ".join(argv), r.stdout, r.stderr))
     return json.loads(r.stdout.splitlines()[-1])
@@ -139,8 +147,30 @@ def load(mode, port, address="127.0.0.1", prefix=(), must=True, timeout=300, **o
 def load_argv(mode, port, address, options):
     argv = [os.path.join(BUILD, "load"), mode, "--to", "%s:%d" % (address, port)]
     for name, value in options.items():
-        argv += ["--" + name.replace("_", "-"), str(value)]
+        for one in value if isinstance(value, (list, tuple)) else [value]:
+            argv += ["--" + name.replace("_", "-"), str(one)]
     return argv
+
+
+class Readers(Proc):
+    """load readers in the background."""
+
+    def __init__(self, port, cores=PEER_CORE, **options):
+        super().__init__(load_argv("readers", port, "127.0.0.1", options), cores)
+
+    def wait_flowing(self):
+        """Until every reader has got some bytes."""
+        line = self.popen.stdout.readline()
+        if '"flowing"' not in line or '"readers"' in line:
+            raise BenchError("readers: %s%s" % (line, self.stderr_text()))
+
+    def end(self):
+        """Ends them now: their figures, and what went wrong."""
+        self.popen.send_signal(signal.SIGTERM)
+        out = self.popen.stdout.read()
+        if not out.endswith("\n"):
+            raise BenchError("readers: " + self.stderr_text())
+        return json.loads(out.splitlines()[-1])
 
 
 class IdleClients(Proc):
@@ -211,14 +241,14 @@ class Proxy(Proc):
     name = ""
 
     def __init__(self, upstream, settings=None, prefix=(), upstream_address=None, alone=False,
-                 start_seconds=10):
+                 start_seconds=10, cores=PROXY_CORE):
         self.port = free_port()
         self.upstream = upstream
         self.upstream_at = "%s:%d" % (upstream_address or upstream.address, upstream.port)
         self.upstream_url = upstream.url(upstream_address)
         self.dir = tempfile.mkdtemp(prefix="chmux-bench-")
         argv = self.command(settings or {}, alone)
-        super().__init__(argv, PROXY_CORE, prefix, stdout=subprocess.DEVNULL)
+        super().__init__(argv, cores, prefix, stdout=subprocess.DEVNULL)
         try:
             self.wait_listening(self.port, start_seconds)
         except BenchError:
@@ -242,10 +272,12 @@ class Chmux(Proxy):
 
     def command(self, settings, alone):
         argv = [CHMUXD, "--listen", "127.0.0.1:%d" % self.port, "--upstream", self.upstream_url,
-                "--pool-size", str(CAP)]
+                "--pool-size", str(settings.get("pool_size", CAP))]
         if self.upstream.tls:
             argv += ["--set", "upstream.tls_ca_file=" + CERTS.ca]
         for key, value in settings.items():
+            if key == "pool_size":
+                continue
             argv += ["--set", "%s=%s" % (key, value)]
         return argv
 
@@ -343,16 +375,17 @@ PROXIES = {p.name: p for p in (Chmux, Nginx, Haproxy)}
 
 
 class FarNamespace:
-    """A network namespace in which 10.77.0.2 is 10.77.0.1, one round trip away."""
+    """A network namespace in which 10.77.0.2 is 10.77.0.1, one round trip away. mbit: the bandwidth
+    of each direction; 0: no limit."""
     here, there = "10.77.0.1", "10.77.0.2"
 
-    def __init__(self, rtt_ms):
+    def __init__(self, rtt_ms, mbit=0):
         self.name = "chmuxbench%d" % os.getpid()
         self.prefix = ["ip", "netns", "exec", self.name]
         self.tun = None
         self._ip("netns", "add", self.name)
         try:
-            self._start(rtt_ms)
+            self._start(rtt_ms, mbit)
         except BaseException:
             self.stop()
             raise
@@ -365,10 +398,10 @@ class FarNamespace:
         subprocess.run(self.prefix + ["sysctl", "-qw", "%s=%s" % (key, value)], check=True,
                        capture_output=True)
 
-    def _start(self, rtt_ms):
+    def _start(self, rtt_ms, mbit):
         self._ip("-n", self.name, "link", "set", "lo", "up")
         self.tun = Proc([os.path.join(BUILD, "faraway"), "--name", "bench0", "--rtt-us",
-                         str(int(rtt_ms * 1000))], PEER_CORE, self.prefix)
+                         str(int(rtt_ms * 1000)), "--mbit", str(mbit)], PEER_CORE, self.prefix)
         if not self.tun.popen.stdout.readline():
             raise BenchError("faraway: " + self.tun.stderr_text())
         self._ip("-n", self.name, "link", "set", "bench0", "txqueuelen", "10000", "mtu", "1500",
@@ -376,6 +409,9 @@ class FarNamespace:
         self._ip("-n", self.name, "addr", "add", self.here + "/24", "dev", "bench0")
         for interface in ("all", "bench0"):  # packets come from an address of our own network
             self._sysctl("net.ipv4.conf.%s.rp_filter" % interface, 0)
+        # For those who choose none themselves: the namespace may not choose for all.
+        self._ip("-n", self.name, "route", "change", "10.77.0.0/24", "dev", "bench0", "src",
+                 self.here, "congctl", "cubic")
         # Every run starts like the first.
         self._sysctl("net.ipv4.tcp_no_metrics_save", 1)
 

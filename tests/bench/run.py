@@ -21,7 +21,14 @@ import sys
 import time
 
 import procs
-from rows import ROWS, Run
+import rows as rows_peers
+import rows_far
+import rows_pipes
+from data import DATA
+from rows import Run
+
+ROWS = {**rows_peers.ROWS, **rows_pipes.ROWS, **rows_far.ROWS}
+SETS = {"peers": rows_peers.ROWS, "pipes": {**rows_pipes.ROWS, **rows_far.ROWS}}
 
 
 def arguments():
@@ -29,7 +36,8 @@ def arguments():
                                 formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument("--quick", action="store_true", help="one short round per row")
     p.add_argument("--rounds", type=int, help="rounds per row (5; quick: 1)")
-    p.add_argument("--rows", help="comma separated, of: " + ", ".join(ROWS))
+    p.add_argument("--rows", help="comma separated, of: %s; or of the sets: %s" % (
+        ", ".join(ROWS), ", ".join(SETS)))
     p.add_argument("--proxies", default="chmux,nginx,haproxy")
     p.add_argument("--no-instructions", action="store_true", help="leave callgrind out (slow)")
     p.add_argument("--md", metavar="FILE", help="write Markdown tables, into the marked part of "
@@ -38,7 +46,8 @@ def arguments():
                    "already and are not run now stay")
     p.add_argument("--strict", action="store_true", help="fail when a figure is not reached")
     a = p.parse_args()
-    a.rows = a.rows.split(",") if a.rows else list(ROWS)
+    a.rows = [row for name in (a.rows or ",".join(SETS)).split(",")
+              for row in SETS.get(name, [name])]
     a.proxies = a.proxies.split(",")
     for row in a.rows:
         if row not in ROWS:
@@ -69,8 +78,10 @@ def machine(proxies):
             os.cpu_count(), model[0] if model else platform.machine(),
             os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2**30)),
         ("kernel", platform.release()),
-        ("pinning", "proxy on core %s, load generator and upstream on core %s" % (
-            min(procs.PROXY_CORE), min(procs.PEER_CORE))),
+        ("pinning", "proxy on core %s, load generator and upstream on core %s; rows about "
+         "compression: none" % (min(procs.PROXY_CORE), min(procs.PEER_CORE))),
+        ("libraries", "zstd %s, lz4 %s" % tuple(
+            output_of("pkg-config", "--modversion", lib) or "?" for lib in ("libzstd", "liblz4"))),
         ("load before", "%.2f (1 minute average; over 0.5 something else runs)" %
          os.getloadavg()[0]),
         ("TCP", output_of("sysctl", "-n", "net.ipv4.tcp_congestion_control") +
@@ -155,6 +166,7 @@ def main():
         tables, failed = run_rows(a)
     finally:
         procs.CERTS.remove()
+        DATA.remove()
     rows = merge_json(a.json, facts, tables)
     if a.md:
         write_markdown(a.md, markdown(facts, rows))

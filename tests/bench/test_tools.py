@@ -9,6 +9,7 @@ import os
 import pytest
 
 sys.path.insert(0, os.path.dirname(os.path.abspath(__file__)))
+import data  # noqa: E402
 import procs  # noqa: E402
 
 HEAD = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
@@ -122,6 +123,167 @@ def test_an_answer_to_the_wrong_count_is_an_error():
     with Answers(HEAD + b"2\r\n9\n\r\n0\r\n\r\n") as a:
         with pytest.raises(procs.BenchError, match="of 10 bytes the server counted 9"):
             procs.load("fetch", a.port, upload=10)
+
+
+CODINGS = ("zstd", "lz4", "gzip")
+
+
+@pytest.fixture
+def rows():
+    yield lambda n: data.DATA.plain("JSONEachRow", n)
+    data.DATA.remove()
+
+
+def test_rows_are_the_same_in_every_run_and_format(rows):
+    path = rows(1000)
+    with open(path) as f:
+        parsed = [json.loads(line) for line in f]
+    assert [r["id"] for r in parsed] == list(range(7000000001, 7000001001))
+    with open(data.DATA.plain("TSV", 1000)) as f:
+        assert [line.split("\t")[6] for line in f] == [r["page"] for r in parsed]
+    with open(path, "rb") as f:
+        first = f.read()
+    os.remove(path)
+    with open(rows(1000), "rb") as f:
+        assert f.read() == first
+    with open(data.DATA.plain("RowBinary", 1000), "rb") as f:
+        assert f.read().count(b"/item-") == 1000
+
+
+@pytest.mark.parametrize("coding", CODINGS)
+def test_bare_goes_there_and_back_and_sees_a_cut(rows, coding, tmp_path):
+    path = rows(5000)
+    coded = data.DATA.coded(path, coding, 1)
+    size = os.path.getsize(path)
+    assert data.bare("decode", coding, coded, repeat=3, expect=path)["bytes_out"] == 3 * size
+    assert data.bare("encode", coding, path, repeat=2)["bytes_in"] == 2 * size
+    with open(coded, "rb") as f:
+        whole = f.read()
+    cut = tmp_path / "cut"
+    cut.write_bytes(whole[:-3])
+    with pytest.raises(procs.BenchError, match="ends inside a frame"):
+        data.bare("decode", coding, str(cut))
+    with pytest.raises(procs.BenchError, match="not what was expected"):
+        data.bare("decode", coding, coded, expect=coded)
+
+
+@pytest.mark.parametrize("coding", CODINGS)
+def test_the_fake_upstream_serves_and_checks_coded_bodies(rows, coding):
+    path = rows(5000)
+    coded = data.DATA.coded(path, coding, 1)
+    other = rows(5001)
+    size, header = os.path.getsize(coded), ["Content-Encoding: " + coding]
+    u = procs.Upstream(bodies=[path, coded, other])
+    try:
+        r = procs.load("fetch", u.port, target="/?bench_body=1&bench_repeat=2", expect=2 * size,
+                       verify_file=coded, header="Accept-Encoding: " + coding)
+        assert r["received_bytes"] == 2 * size and u.stats()["unasked"] == 0
+        procs.load("fetch", u.port, target="/?bench_body=1", expect=size)
+        assert u.stats()["unasked"] == 1
+        procs.load("fetch", u.port, target="/?bench_check=0", upload=size, upload_file=coded,
+                   header=header)
+        s = u.stats()
+        assert (s["bad_bytes"], s["checked_bytes"]) == (0, os.path.getsize(path))
+        for place, n, head in ((2, size, header), (0, size - 1, header), (0, size, [])):
+            before = u.stats()["bad_bytes"]
+            procs.load("fetch", u.port, target="/?bench_check=%d" % place, upload=n,
+                       upload_file=coded, header=head)
+            assert u.stats()["bad_bytes"] > before, (place, n, head)
+    finally:
+        u.stop()
+
+
+def test_small_answers_come_coded_to_who_accepts_that(upstream):
+    plain = procs.load("fetch", upstream.port, expect=2)
+    assert plain["received_bytes"] == 2
+    for coding, magic in (("zstd", 0x28), ("lz4", 0x04), ("gzip", 0x1f)):
+        with socket.create_connection(("127.0.0.1", upstream.port)) as s:
+            s.sendall(b"GET / HTTP/1.1\r\naccept-encoding: x, %s;q=0.5\r\n\r\n" % coding.encode())
+            head, _, body = s.recv(4096).partition(b"\r\n\r\n")
+        assert b"\r\nContent-Encoding: %s\r\n" % coding.encode() in head
+        assert body.partition(b"\r\n")[2][0] == magic
+
+
+def test_readers_compare_every_byte(rows):
+    path = rows(3000)
+    size = os.path.getsize(path)
+    u = procs.Upstream(bodies=[path, rows(3001)])
+    try:
+        options = dict(clients=5, seconds=0.3, verify_file=path)
+        right = procs.load("readers", u.port, target="/?bench_body=0&bench_repeat=2", **options)
+        assert right["flowing"] == 5 and right["wholes"] > 0 and right["bytes"] > 10 * size
+        wrong = procs.load("readers", u.port, must=False, target="/?bench_body=1", **options)
+        assert wrong["wrong_bytes"] > 0
+        slow = procs.load("readers", u.port, rate="64k", target="/?bench_body=0&bench_repeat=99",
+                          **options)
+        assert slow["most"] <= 64 * 1024 * 0.4
+    finally:
+        u.stop()
+    with Answers(HEAD + b"2\r\n1\n\r\n") as a:
+        cut = procs.load("readers", a.port, must=False, clients=2, seconds=0.2)
+        assert cut["failed"] == 2
+    with Answers(b"HTTP/1.1 503 No\r\nContent-Length: 2\r\n\r\n1\n") as a:
+        assert procs.load("readers", a.port, must=False, clients=1, seconds=0.2)["failed"] == 1
+
+
+def test_readers_end_when_told_and_say_what_they_got(rows):
+    path = rows(3000)
+    u = procs.Upstream(bodies=[path])
+    try:
+        readers = procs.Readers(u.port, clients=3, seconds=600, rate="1m", verify_file=path,
+                                target="/?bench_body=0&bench_repeat=999")
+        try:
+            readers.wait_flowing()
+            r = readers.end()
+        finally:
+            readers.stop()
+    finally:
+        u.stop()
+    assert r["flowing"] == 3 and r["bytes"] > 0 and r["wrong_bytes"] == r["failed"] == 0
+
+
+def test_a_posted_file_goes_whole_however_big(rows):
+    path = rows(60000)
+    u = procs.Upstream(bodies=[path])
+    try:
+        procs.load("closed", u.port, clients=3, requests=6, upload_file=path,
+                   target="/?bench_check=0")
+        s = u.stats()
+    finally:
+        u.stop()
+    assert (s["checked_bytes"], s["bad_bytes"]) == (6 * os.path.getsize(path), 0)
+
+
+def test_the_relay_counts_both_ways(upstream):
+    import servers
+    relay = servers.CountingRelay(upstream)
+    try:
+        procs.load("fetch", relay.port, target="/?bench_bytes=100000", expect=100000)
+        up, down = relay.take()
+        assert up == len("GET /?bench_bytes=100000 HTTP/1.1\r\nHost: ch\r\n\r\n")
+        assert 100000 < down < 102000
+        procs.load("fetch", relay.port, upload=50000)
+        assert 50000 < relay.take()[0] < 50300
+    finally:
+        relay.stop()
+
+
+@pytest.mark.skipif(os.geteuid() != 0 or not os.path.exists("/dev/net/tun"),
+                    reason="needs root and /dev/net/tun")
+def test_a_narrow_link_is_never_faster_than_it_says():
+    far = procs.FarNamespace(20, 100)
+    try:
+        u = procs.Upstream(far.here, prefix=far.prefix, congestion="cubic")
+        try:
+            down = procs.load("fetch", u.port, far.there, far.prefix, requests=2,
+                              target="/?bench_bytes=2500000", expect=2500000)["times_us"]
+            up = procs.load("fetch", u.port, far.there, far.prefix, upload=2500000)["times_us"]
+        finally:
+            u.stop()
+    finally:
+        far.stop()
+    # 2.5 MB at 100 Mbit/s take 0.2 s, and the answer half a round trip.
+    assert min(down) >= 210000 and min(up) >= 210000
 
 
 def test_connections_and_handshakes_are_counted():

@@ -4,6 +4,7 @@
 #include <netinet/tcp.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
+#include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -183,6 +184,52 @@ pattern_matches(const void *p, size_t n, uint64_t at)
         if (memcmp(b, pattern_at(at), step) != 0)
             return false;
         b += step;
+        at += step;
+        n -= step;
+    }
+    return true;
+}
+
+struct bytes
+bytes_of_file(const char *path)
+{
+    struct stat st;
+    FILE *f = fopen(path, "rbe");
+    if (f == NULL || fstat(fileno(f), &st) != 0 || st.st_size <= 0)
+        die("cannot read %s, or it is empty", path);
+    struct bytes b = {malloc((size_t)st.st_size), (size_t)st.st_size};
+    if (b.p == NULL || fread(b.p, 1, b.len, f) != b.len)
+        die("cannot read %s", path);
+    fclose(f);
+    return b;
+}
+
+void
+bytes_free(struct bytes *b)
+{
+    free(b->p);
+    *b = (struct bytes){0};
+}
+
+const unsigned char *
+bytes_at(const struct bytes *b, uint64_t at, size_t *n)
+{
+    size_t off = (size_t)(at % b->len);
+    *n = b->len - off;
+    return b->p + off;
+}
+
+bool
+bytes_match(const struct bytes *b, const void *p, size_t n, uint64_t at)
+{
+    const unsigned char *have = p;
+    while (n > 0) {
+        size_t have_n;
+        const unsigned char *want = bytes_at(b, at, &have_n);
+        size_t step = size_min(n, have_n);
+        if (memcmp(have, want, step) != 0)
+            return false;
+        have += step;
         at += step;
         n -= step;
     }

@@ -1,8 +1,8 @@
 #ifndef CHMUX_BENCH_UTIL_H
 #define CHMUX_BENCH_UTIL_H
 /*
- * util: what the bench programs share: clock, latency histogram, sockets, command line numbers
- * and the byte pattern that bulk bodies are filled with and checked against.
+ * util: what the bench programs share: clock, latency histogram, sockets, command line numbers,
+ * the byte pattern that bulk bodies are filled with and checked against, and files in its place.
  *
  * Errors  These are tools for one run: whatever cannot work ends the process with a message.
  */
@@ -49,4 +49,17 @@ void pattern_init(void);
 const unsigned char *pattern_at(uint64_t at);
 /* True when the n bytes at p are the pattern from stream offset at. */
 bool pattern_matches(const void *p, size_t n, uint64_t at);
+
+/* A file in memory. As a stream it is repeated without end. */
+struct bytes {
+    unsigned char *p; /* owned */
+    size_t len;
+};
+/* Dies when it cannot be read, or is empty. */
+struct bytes bytes_of_file(const char *path);
+void bytes_free(struct bytes *b);
+/* From stream offset at: *n (> 0) readable bytes. */
+const unsigned char *bytes_at(const struct bytes *b, uint64_t at, size_t *n);
+/* True when the n bytes at p are those from stream offset at. */
+bool bytes_match(const struct bytes *b, const void *p, size_t n, uint64_t at);
 #endif
