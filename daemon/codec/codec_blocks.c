@@ -507,8 +507,7 @@ static void
 encode_block(struct encoder *e, struct codec_io *io, const char *plain, size_t n)
 {
     size_t bound = HEAD_LEN + payload_bound(e->c.spec.method, n);
-    bool in_place = e->c.spec.method == BLOCK_NONE && e->plain_len > 0;
-    bool straight = io->out_cap >= bound && !in_place;
+    bool straight = io->out_cap >= bound;
     char *to = straight ? io->out : e->block.p;
     size_t payload_len = compress(e, plain, n, to + HEAD_LEN, bound - HEAD_LEN);
     unsigned char *head = (unsigned char *)to;

@@ -421,6 +421,59 @@ test_nothing_of_a_block_with_a_bad_checksum_comes_out(void **state)
     tc_drop(&noise);
 }
 
+/* Either half of it, in any bit: not only when other bytes would come out. */
+static void
+test_every_bit_of_the_checksum_counts(void **state)
+{
+    (void)state;
+    struct tc_bytes block = {0};
+    add_block(&block, BLOCK_NONE, STR("good\n"), 5);
+    for (size_t bit = 0; bit < 16 * 8; bit++) {
+        block.p[bit / 8] ^= (char)(1u << bit % 8);
+        tc_is_bad(&decoder, tc_str(&block), whole, "checksum mismatch", 0);
+        block.p[bit / 8] ^= (char)(1u << bit % 8);
+    }
+    tc_drop(&block);
+}
+
+/* Input that was taken is never looked at again: it is borrowed for the call. */
+static void
+test_input_is_free_once_taken(void **state)
+{
+    (void)state;
+    static const unsigned methods[] = {BLOCK_NONE, BLOCK_LZ4};
+    for (size_t i = 0; i < COUNT_OF(methods); i++) {
+        struct tc_bytes block = {0};
+        bool none = methods[i] == BLOCK_NONE;
+        add_block(&block, methods[i], none ? STR("good\n") : STR("\x50good\n"), 5);
+        struct codec *c = codec_new(&decoder);
+        T_TRUE(c != NULL);
+        char out[5];
+        struct codec_io io = {block.p, block.len, out, 1};
+        T_EQ(codec_run(c, CODEC_RUN, &io), CODEC_FULL);
+        T_EQ(io.in_len, 0);
+        tc_drop(&block);
+        io = (struct codec_io){NULL, 0, out + 1, 4};
+        T_EQ(codec_run(c, CODEC_FINISH, &io), CODEC_DONE);
+        assert_memory_equal(out, "good\n", 5);
+        codec_free(&c);
+    }
+}
+
+/* The payload's bound decides whether a block is made straight in out: rooms around it. */
+static void
+test_rooms_around_the_bound(void **state)
+{
+    (void)state;
+    struct tc_bytes noise = tc_noise(500, 5);
+    for (size_t m = 0; m < COUNT_OF(encoders); m++)
+        for (size_t room = 400; room < 700; room++) {
+            tc_round_trip(&encoders[m], tc_str(&noise), (struct tc_cut){.out = room}, whole);
+            tc_round_trip(&encoders[m], tc_str(&noise), (struct tc_cut){100, room, 0}, whole);
+        }
+    tc_drop(&noise);
+}
+
 static void
 test_input_that_ends_inside_a_block(void **state)
 {
@@ -522,8 +575,19 @@ test_a_decoder_that_waits_holds_nothing(void **state)
     mem_give(held);
     T_EQ(codec_run(t.c, CODEC_RUN, &io), CODEC_DRY);
     t.out.len = 0;
-    T_EQ(tc_feed(&t, CODEC_FINISH, str_n(block.p + 30, block.len - 30)), CODEC_DONE);
+    T_EQ(tc_feed(&t, CODEC_RUN, str_n(block.p + 30, block.len - 30)), CODEC_DRY);
     tc_equal(tc_str(&t.out), tc_str(&big));
+
+    /* Room for the payload but not for what it decodes to: it does not keep the one. */
+    codec_reset(t.c);
+    block.len = 0;
+    add_block(&block, BLOCK_LZ4, str_n(big.p, 500000), 4 * MIB);
+    held = mem_long_limit() - mem_used() - 100000;
+    T_TRUE(mem_take_long(held));
+    io = (struct codec_io){block.p, 30, NULL, 0};
+    T_EQ(codec_run(t.c, CODEC_RUN, &io), CODEC_NO_MEMORY);
+    T_EQ(codec_memory(t.c), bare);
+    mem_give(held);
     tc_end(&t);
     tc_drop(&big);
     tc_drop(&block);
@@ -553,6 +617,40 @@ test_an_encoder_that_holds_bytes_goes_on(void **state)
         T_TRUE(n > 20);
         for (size_t i = 0; i + 1 < n; i++)
             T_TRUE(sizes[i] >= 16384);
+        tc_decodes(&decoder, tc_str(&t.out), tc_str(&text), whole);
+        tc_end(&t);
+    }
+    tc_drop(&text);
+    mem_init(SIZE_MAX, 65536, 0);
+}
+
+/* Little memory, and less than it would like: the smallest rooms do. Less still: it holds none. */
+static void
+test_an_encoder_makes_do_with_little(void **state)
+{
+    (void)state;
+    mem_init((size_t)64 << 20, 65536, 0);
+    struct tc_bytes text = tc_text(700000, 1);
+    for (size_t m = 0; m < COUNT_OF(encoders); m++) {
+        struct tc t = tc_new(&encoders[m], (struct tc_cut){.out = 3000});
+        size_t bare = codec_memory(t.c), held = mem_long_limit() - mem_used() - 10000;
+        T_TRUE(mem_take_long(held));
+        struct codec_io io = {text.p, text.len, NULL, 0};
+        T_EQ(codec_run(t.c, CODEC_RUN, &io), CODEC_NO_MEMORY);
+        T_EQ(io.in_len, text.len);
+        T_EQ(codec_memory(t.c), bare);
+        /* The block's room is granted, the one to collect in is not. */
+        mem_give(10000);
+        held -= 10000;
+        T_EQ(codec_run(t.c, CODEC_RUN, &io),
+            encoders[m].method == BLOCK_NONE ? CODEC_FULL : CODEC_NO_MEMORY);
+        if (encoders[m].method != BLOCK_NONE)
+            T_EQ(codec_memory(t.c), bare);
+        mem_give(20000);
+        held -= 20000;
+        T_EQ(tc_feed(&t, CODEC_FINISH, str_n(io.in, io.in_len)), CODEC_DONE);
+        T_EQ(t.no_memory, 0);
+        mem_give(held);
         tc_decodes(&decoder, tc_str(&t.out), tc_str(&text), whole);
         tc_end(&t);
     }
@@ -608,11 +706,15 @@ main(void)
         TEST(test_bad_sizes),
         TEST(test_a_payload_must_give_its_plain_size),
         TEST(test_nothing_of_a_block_with_a_bad_checksum_comes_out),
+        TEST(test_every_bit_of_the_checksum_counts),
+        TEST(test_input_is_free_once_taken),
+        TEST(test_rooms_around_the_bound),
         TEST(test_input_that_ends_inside_a_block),
         TEST(test_a_block_over_the_bound_allocates_nothing),
         TEST(test_a_block_over_the_budget_is_refused),
         TEST(test_a_decoder_that_waits_holds_nothing),
         TEST(test_an_encoder_that_holds_bytes_goes_on),
+        TEST(test_an_encoder_makes_do_with_little),
         TEST(test_an_encoder_loses_nothing_when_an_allocation_fails),
     };
     return cmocka_run_group_tests(tests, NULL, teardown);
