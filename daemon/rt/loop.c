@@ -56,12 +56,22 @@ tell_slow(struct loop *l, int64_t took_us)
 }
 
 static void LOOP_ONLY
-callback_end(struct loop *l)
+tell_if_slow(struct loop *l)
 {
-    run_deferred(l);
     int64_t took_us = mono_diff_us(mono_now(), l->now);
     if (UNLIKELY(took_us > SLOW_CALLBACK_US))
         tell_slow(l, took_us);
+}
+
+/* An event made active goes behind those that are: what was deferred runs once, after the whole
+ * turn. So the grants of a turn leave together, and the server is woken once for all of them; run
+ * after each callback, they cost it twice the wake-ups and a quarter more CPU per request. */
+static void LOOP_ONLY
+callback_end(struct loop *l)
+{
+    if (!list_empty(&l->deferred) && !event_pending(&l->defer_ev, EV_TIMEOUT, NULL))
+        event_active(&l->defer_ev, EV_TIMEOUT, 0);
+    tell_if_slow(l);
 }
 
 static void
@@ -91,7 +101,8 @@ on_defer(evutil_socket_t fd, short what, void *arg)
     (void)what;
     struct loop *l = arg;
     callback_begin(l, "deferred");
-    callback_end(l);
+    run_deferred(l);
+    tell_if_slow(l);
 }
 
 static void
@@ -182,8 +193,9 @@ void
 loop_run(struct loop *l)
 {
     callback_begin(l, "boot");
-    callback_end(l); /* what boot deferred */
-    if (!l->stop)    /* libevent forgets a break that comes before its loop */
+    run_deferred(l); /* what boot deferred */
+    tell_if_slow(l);
+    if (!l->stop) /* libevent forgets a break that comes before its loop */
         event_base_loop(l->base, EVLOOP_NO_EXIT_ON_EMPTY);
     l->stop = false;
 }

@@ -8,7 +8,8 @@
  * says "would block". So stopping and resuming a direction costs no system call.
  *
  * Lifetime   Nothing reachable from a callback is freed inside it: unlink now, free from
- *            loop_defer(). Deferred calls run after the current callback, before the loop polls.
+ *            loop_defer(). Deferred calls run when all callbacks of this turn have, before the loop
+ *            polls again; what they defer in turn runs after that poll.
  * Time       loop_now() is read once per callback.
  * Threads    All loop only, but loop_new() (boot) and loop_wake_fd's write side.
  */
@@ -58,7 +59,7 @@ MUST_USE bool loop_io_add_level(
 /* Call before close(fd). No-op when not added. No callback comes after it. */
 void loop_io_del(struct loop_io *io) LOOP_ONLY;
 
-/* Once per scheduling; already scheduled: no-op. */
+/* At the end of this turn of the loop. Once per scheduling; already scheduled: no-op. */
 void loop_defer(struct loop *l, struct loop_task *t, loop_fn fn, void *arg) LOOP_ONLY;
 void loop_undefer(struct loop_task *t) LOOP_ONLY;
 /* Runs what is deferred until nothing is: for an orderly end, outside loop_run(). */

@@ -24,7 +24,7 @@ struct loop {
     struct mono slow_told;
     uint64_t slow_untold;
     struct list deferred;
-    struct event defer_ev; /* made active when deferred work is left over */
+    struct event defer_ev; /* pending or active while there is deferred work */
     struct event timer_ev;
     int64_t timer_armed_us; /* when timer_ev fires; INT64_MAX: not armed */
     struct timer_slot *heap;

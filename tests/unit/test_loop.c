@@ -120,6 +120,45 @@ test_undefer_from_a_task_of_the_same_batch(void **state)
     T_ZEQ(trace, "uz");
 }
 
+/* A callback that is due in the same turn comes before what another deferred. */
+struct turner {
+    struct loop_io io;
+    struct noter late;
+    int fd[2];
+    char letter;
+};
+static void
+on_turner(void *arg, unsigned ready)
+{
+    thr_check_loop();
+    (void)ready;
+    struct turner *t = arg;
+    note(t->letter);
+    loop_defer(loop, &t->late.task, on_noter, &t->late);
+}
+static void
+test_deferred_calls_run_after_the_whole_turn(void **state)
+{
+    (void)state;
+    thr_check_loop();
+    trace_clear();
+    struct noter stopper = {.letter = '.', .stops = true};
+    struct turner t[3];
+    for (size_t i = 0; i < COUNT_OF(t); i++) {
+        t[i] = (struct turner){.letter = 'i', .late.letter = 'd'};
+        T_EQ(socketpair(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK, 0, t[i].fd), 0);
+        T_TRUE(loop_io_add(loop, &t[i].io, t[i].fd[0], on_turner, &t[i])); /* writable at once */
+    }
+    t[2].late.then = &stopper; /* what deferred calls defer: after the next poll */
+    loop_run(loop);
+    T_ZEQ(trace, "iiiddd.");
+    for (size_t i = 0; i < COUNT_OF(t); i++) {
+        loop_io_del(&t[i].io);
+        close(t[i].fd[0]);
+        close(t[i].fd[1]);
+    }
+}
+
 /* loop_run_deferred() and loop_free() go on until nothing is left. */
 static void
 test_run_deferred_runs_what_is_deferred_meanwhile(void **state)
@@ -452,6 +491,7 @@ main(void)
     const struct CMUnitTest tests[] = {
         LOOP_TEST(test_deferred_calls_run_once_in_order),
         LOOP_TEST(test_undefer_from_a_task_of_the_same_batch),
+        LOOP_TEST(test_deferred_calls_run_after_the_whole_turn),
         LOOP_TEST(test_run_deferred_runs_what_is_deferred_meanwhile),
         LOOP_TEST(test_early_stop_is_not_lost),
         LOOP_TEST(test_sockets_are_edge_triggered),
