@@ -153,6 +153,12 @@ test_frame_waits_for_memory(void **state)
     T_EQ(tc_call(&d, CODEC_RUN, &rest), CODEC_NO_MEMORY);
     T_FALSE(codec_at_boundary(d.c));
     T_EQ(codec_memory(d.c), held);
+    codec_reset(d.c); /* while it waits: the frame is forgotten */
+    d.fed = 0;
+    d.out.len = 0;
+    T_EQ(tc_feed(&d, CODEC_RUN, STR(FRAME)), CODEC_DRY);
+    rest = STR(INDEPENDENT_1M BLOCK END);
+    T_EQ(tc_call(&d, CODEC_RUN, &rest), CODEC_NO_MEMORY);
     mem_give(others);
     T_EQ(tc_feed(&d, CODEC_FINISH, rest), CODEC_DONE);
     tc_equal(tc_str(&d.out), STR(HELLO HELLO));

@@ -119,6 +119,9 @@ test_windows_above_max_memory_are_refused(void **state)
     tc_is_bad(&spec, STR(WINDOW("\xff")), whole, too_large, 0);
     tc_is_bad(&spec, STR(MAGIC "\xe4\xff\xff\xff\xff\xff\xff\xff\xff"), whole, too_large, 0);
     tc_is_bad(&spec, STR(MAGIC "\xa0\x01\x00\x80\x00\x01\x00\x00"), whole, too_large, 0);
+    struct codec_spec tiny = {.id = CODEC_ZSTD, .max_memory = 300};
+    tc_is_bad(&tiny, STR(MAGIC "\x60\x2c\x00\x01\x00\x00"), whole, "corrupt data", 0); /* 300 */
+    tc_is_bad(&tiny, STR(MAGIC "\x60\x2d\x00\x01\x00\x00"), whole, too_large, 0);
     /* zstd --long=27 of a short file: the content bounds what is needed. */
     tc_decodes(
         &spec, STR(MAGIC "\x84\x88\x1a\x00\x00\x00" HELLO_TAIL HELLO_CHECK), STR(HELLO), whole);
