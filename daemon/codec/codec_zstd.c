@@ -33,7 +33,9 @@ advance(struct codec_io *io, size_t in, size_t out)
 
 struct zstd_decoder {
     struct frames frames;
-    ZSTD_DCtx *dctx; /* owns */
+    ZSTD_DCtx *dctx;  /* owns */
+    uint64_t content; /* what this frame's header says; UINT64_MAX: nothing */
+    uint64_t made;    /* of it */
 };
 
 /* RFC 8878, section 3.1.1.1 */
@@ -139,6 +141,8 @@ zstd_begin(struct frames *f)
                                  ? f->ops->too_large
                                  : "broken frame header");
     CHECK(in.pos == in.size);
+    d->content = info.content;
+    d->made = 0;
     return CODEC_DONE;
 }
 
@@ -154,6 +158,10 @@ zstd_step(struct frames *f, struct codec_io *io, bool *ended)
         return ZSTD_getErrorCode(rc) == ZSTD_error_checksum_wrong ? "checksum mismatch"
                                                                   : "corrupt data";
     *ended = rc == 0;
+    d->made += out.pos;
+    /* The library does not look when the last block is empty. */
+    if (*ended && d->content != UINT64_MAX && d->made != d->content)
+        return "content is not as long as its header says";
     return NULL;
 }
 
