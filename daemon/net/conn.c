@@ -1,5 +1,6 @@
 #include "net/conn.h"
 
+#include <netinet/tcp.h>
 #include <openssl/err.h>
 #include <sys/socket.h>
 #include <unistd.h>
@@ -59,6 +60,14 @@ conn_reset_on_close(struct conn *c)
     struct linger now = {.l_onoff = 1, .l_linger = 0};
     if (c->fd >= 0)
         (void)setsockopt(c->fd, SOL_SOCKET, SO_LINGER, &now, sizeof now);
+}
+
+void
+conn_ack_now(struct conn *c)
+{
+    int on = 1;
+    if (c->fd >= 0)
+        (void)setsockopt(c->fd, IPPROTO_TCP, TCP_QUICKACK, &on, sizeof on); /* not TCP: refused */
 }
 
 void
@@ -188,11 +197,12 @@ static enum io
 plain_writev(struct conn *c, const struct iovec *v, int count, size_t want, size_t *n)
 {
     ssize_t put;
+    int flags = MSG_NOSIGNAL | (c->fin_follows ? MSG_MORE : 0);
     if (count == 1) {
-        put = send(c->fd, v[0].iov_base, v[0].iov_len, MSG_NOSIGNAL);
+        put = send(c->fd, v[0].iov_base, v[0].iov_len, flags);
     } else {
         struct msghdr m = {.msg_iov = (struct iovec *)(uintptr_t)v, .msg_iovlen = (size_t)count};
-        put = sendmsg(c->fd, &m, MSG_NOSIGNAL);
+        put = sendmsg(c->fd, &m, flags);
     }
     if (LIKELY(put >= 0)) {
         *n = (size_t)put;

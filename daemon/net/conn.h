@@ -39,6 +39,7 @@ struct conn { /* fields are conn's */
     bool came_short;  /* the last read took all there was: another may still meet the end */
     bool peer_closed; /* the kernel has seen the peer's FIN or RST */
     bool read_wants_write, write_wants_read; /* TLS only */
+    bool fin_follows;                        /* plain only: see conn_fin_follows() */
     bool read_failed;                        /* TLS only: behind the data that the last read gave */
 };
 
@@ -90,6 +91,16 @@ enum io conn_handshake(struct conn *c, const char *server_name, char *why, size_
 enum io conn_read(struct conn *c, void *p, size_t cap, size_t *n) LOOP_ONLY;
 /* May take a part: *n bytes of the vector, in order. IO_WAIT: none. At most 8 entries. */
 enum io conn_writev(struct conn *c, const struct iovec *v, int count, size_t *n) LOOP_ONLY;
+/* The coming writes are the last, and conn_shutdown() or conn_close() comes right behind them: the
+ * end travels in the packet of the last byte. Else that byte may wait for 200 ms. */
+static inline void
+conn_fin_follows(struct conn *c)
+{
+    c->fin_follows = true;
+}
+/* Acknowledges now, and for a while at once, what has arrived: more of the message is expected, and
+ * the peer may be one that waits for that. */
+void conn_ack_now(struct conn *c) LOOP_ONLY;
 /* Is there anything to read, without taking it? IO_WAIT: nothing (TLS: nothing but tickets),
  * IO_OK: bytes wait, IO_EOF, IO_ERROR. */
 enum io conn_peek(struct conn *c) LOOP_ONLY;

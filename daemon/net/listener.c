@@ -105,6 +105,16 @@ set_tcp_options(int fd, int family)
         (void)setsockopt(fd, IPPROTO_IPV6, IPV6_V6ONLY, &on, sizeof on);
 }
 
+/* One wake-up for connection and request together, no read that comes too early, and one packet
+ * less. After listen(), which forgets the second. */
+static void
+set_clients_speak(int fd)
+{
+    int silent_s = LISTENER_SILENT_S, off = 0;
+    (void)setsockopt(fd, IPPROTO_TCP, TCP_DEFER_ACCEPT, &silent_s, sizeof silent_s);
+    (void)setsockopt(fd, IPPROTO_TCP, TCP_QUICKACK, &off, sizeof off);
+}
+
 bool
 listener_open(struct listener *ls, const struct listener_options *o, char *why, size_t why_len)
 {
@@ -148,6 +158,8 @@ listener_open(struct listener *ls, const struct listener_options *o, char *why, 
         socklen_t len = sizeof(struct sockaddr_in6);
         if (getsockname(fd, &ls->addr.sa, &len) == 0)
             addr_format(&ls->addr, ls->text);
+        if (o->clients_speak)
+            set_clients_speak(fd);
     }
     ls->fd = fd;
     return true;

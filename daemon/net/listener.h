@@ -5,17 +5,26 @@
  *
  * Ownership  The accept callback takes the descriptor. listener_close() removes a unix socket file,
  *            if it is still ours.
- * Descriptors One spare descriptor per process is kept (listener_spare_open()). When accept() fails
- * for want of one, the spare is given up for a moment, the client gets `busy_reply` and is closed.
+ * Silence    With clients_speak the kernel shows a TCP connection when its first bytes are here,
+ *            or LISTENER_SILENT_S after it was made, or when it ends; until then it holds no
+ *            descriptor and is none of ours. The bytes are not acknowledged at once, as the answer
+ *            will do that: who finds half a request and waits for the rest calls conn_ack_now(),
+ *            or a client that writes it in two parts may stand still for 40 ms.
+ * Spare      One spare descriptor per process is kept (listener_spare_open()). When accept() fails
+ *            for want of one, the spare is given up for a moment, the client gets `busy_reply` and
+ *            is closed.
  */
 #include "net/addr.h"
 #include "rt/loop.h"
 
+#define LISTENER_SILENT_S 1
+
 struct listener_options {
     struct addr addr;
     int backlog;
-    unsigned mode;     /* unix path only */
-    const char *group; /* unix path only; "" or NULL: as created */
+    bool clients_speak; /* TCP only: a client says something before it waits: see Silence */
+    unsigned mode;      /* unix path only */
+    const char *group;  /* unix path only; "" or NULL: as created */
 };
 
 /* Takes fd. peer is borrowed. */

@@ -80,8 +80,7 @@ client_accept(struct proxy *px, int fd, const struct addr *peer)
     metric_set(M_CLIENTS, (int64_t)px->client_count);
     timer_arm_in(&c->timer, px->cfg->chmux.idle_timeout);
     LOG_D("client_accepted client=%" PRIu64, c->id);
-    /* Three of five clients have sent their request by now. A read that comes too early costs less
-     * than one more turn of the loop for each that does not. */
+    /* Its request is here with it, over TCP; over a unix socket often. */
     c->conn.can_read = true;
     on_stream(c);
     return;
@@ -217,6 +216,28 @@ refuse_foreign(struct client *c, struct str s)
 
 enum head_step { HEAD_MORE, HEAD_TAKEN };
 
+/* More of the first request is to come, from a client that may hold it back until what it has sent
+ * is acknowledged (Nagle). Later ones: the kernel does as it thinks best, as anywhere. */
+static void LOOP_ONLY
+ack_now(struct client *c)
+{
+    if (c->served == 0 && !c->is_unix)
+        conn_ack_now(&c->conn);
+}
+
+/* Do len bytes hold the whole request? Chunks are not looked at: the answer is no. */
+static bool
+request_is_whole(const struct http_req *r, size_t len)
+{
+    switch (r->framing) {
+    case HTTP_BODY_LENGTH: return len - r->head_len >= r->meta.content_length;
+    case HTTP_BODY_CHUNKED: return false;
+    case HTTP_BODY_NONE:
+    case HTTP_BODY_CLOSE: break;
+    }
+    return true;
+}
+
 /* Looks for a head in s, which lies in *bp, or in c->in when bp is NULL. TAKEN: an exchange, a
  * refusal or the end of the client came of it; *bp is taken. */
 static enum head_step LOOP_ONLY
@@ -237,6 +258,8 @@ try_head(struct client *c, struct str s, struct blk **bp)
             blk_put(bp);
         return HEAD_TAKEN;
     }
+    if (!request_is_whole(&px->req, s.len))
+        ack_now(c);
     c->state = CLIENT_BUSY;
     c->served++;
     metric_inc(M_REQUESTS);
@@ -256,6 +279,7 @@ keep_part(struct client *c, struct str part)
 {
     if (c->in.len == 0) {
         c->in_scanned = 0;
+        ack_now(c);
         timer_arm_in(&c->timer, c->px->cfg->chmux.head_timeout);
     }
     buf_add(&c->in, part.p, part.len);

@@ -2,6 +2,7 @@
 
 #include <fcntl.h>
 #include <grp.h>
+#include <netinet/tcp.h>
 #include <sys/resource.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
@@ -196,6 +197,114 @@ test_bursts(void **state)
     T_EQ(taken_count, COUNT_OF(fd));
     for (size_t i = 0; i < COUNT_OF(fd); i++)
         close(fd[i]);
+    drop_taken();
+    listener_close(&ls);
+}
+
+static struct listener *LOOP_ONLY
+start_for_speakers(struct listener *ls, const char *text)
+{
+    struct listener_options o = options(text);
+    o.clients_speak = true;
+    start(ls, &o);
+    return ls;
+}
+
+/* Turns until that many were taken, for at most ten seconds. */
+static void LOOP_ONLY
+until_taken(size_t n)
+{
+    struct mono from = mono_now();
+    while (taken_count < n && mono_diff_us(mono_now(), from) < 10000000) {
+        struct timer t;
+        timer_init(&t, loop, stop, NULL);
+        T_TRUE(timer_reserve(&t));
+        timer_arm_in(&t, 5000);
+        loop_run(loop);
+        timer_fini(&t);
+    }
+    T_EQ(taken_count, n);
+}
+
+/* clients_speak: seen with the first bytes, which can be read at once, or when it ends, or after
+ * LISTENER_SILENT_S; until then nothing of it is ours. */
+static void
+test_silent_clients(void **state)
+{
+    (void)state;
+    thr_check_loop();
+    static const char *const texts[] = {"127.0.0.1:0", "[::1]:0"};
+    for (size_t i = 0; i < COUNT_OF(texts); i++) {
+        struct listener ls;
+        char got[8];
+        start_for_speakers(&ls, texts[i]);
+        struct mono from = mono_now();
+        int silent = connect_to(&ls.addr), speaks = connect_to(&ls.addr);
+        T_EQ(send(speaks, "hello", 5, 0), 5);
+        until_taken(1);
+        T_EQ(recv(taken[0], got, sizeof(got), 0), 5);
+        int leaves = connect_to(&ls.addr);
+        close(leaves);
+        until_taken(2);
+        T_EQ(recv(taken[1], got, sizeof(got), 0), 0);
+        until_taken(3);
+        T_TRUE(mono_diff_us(mono_now(), from) >= LISTENER_SILENT_S * 900000);
+        T_EQ(recv(taken[2], got, sizeof(got), 0), -1);
+        T_EQ(send(silent, "now", 3, 0), 3);
+        T_EQ(send(taken[2], "and", 3, 0), 3);
+        close(silent);
+        close(speaks);
+        drop_taken();
+        listener_close(&ls);
+    }
+}
+
+/* A client that has said nothing when the listener goes is not left hanging when it does speak. */
+static void
+test_silent_client_of_a_closed_listener(void **state)
+{
+    (void)state;
+    thr_check_loop();
+    struct listener ls;
+    start_for_speakers(&ls, "127.0.0.1:0");
+    int silent = connect_to(&ls.addr), speaks = connect_to(&ls.addr);
+    char got[8];
+    T_EQ(send(speaks, "hello", 5, 0), 5);
+    listener_accept_rest(&ls);
+    T_TRUE(taken_count >= 1); /* the one that spoke; the other too if a second has passed */
+    listener_close(&ls);
+    drop_taken();
+    (void)send(silent, "hello", 5, MSG_NOSIGNAL);
+    ssize_t n = recv(silent, got, sizeof(got), 0);
+    T_TRUE(n == 0 || (n < 0 && (errno == ECONNRESET || errno == EPIPE)));
+    close(silent);
+    close(speaks);
+}
+
+/* Neither listeners without the option nor unix sockets hold anybody back. */
+static void
+test_silence_is_told_at_once_elsewhere(void **state)
+{
+    (void)state;
+    thr_check_loop();
+    int defer = -1;
+    socklen_t len = sizeof(defer);
+    struct listener ls;
+    struct listener_options o = options("127.0.0.1:0");
+    start(&ls, &o);
+    T_EQ(getsockopt(ls.fd, IPPROTO_TCP, TCP_DEFER_ACCEPT, &defer, &len), 0);
+    T_EQ(defer, 0);
+    int fd = connect_to(&ls.addr);
+    turns(2);
+    T_EQ(taken_count, 1);
+    close(fd);
+    drop_taken();
+    listener_close(&ls);
+    start_for_speakers(&ls, "unix:@chmux-test-silent");
+    fd = connect_to(&ls.addr);
+    turns(2);
+    T_EQ(taken_count, 1);
+    close(fd);
     drop_taken();
     listener_close(&ls);
 }
@@ -514,6 +623,9 @@ main(void)
         TEST(test_tcp),
         TEST(test_port_in_use_says_which),
         TEST(test_bursts),
+        TEST(test_silent_clients),
+        TEST(test_silent_client_of_a_closed_listener),
+        TEST(test_silence_is_told_at_once_elsewhere),
         TEST(test_accept_rest),
         TEST(test_close_inside_the_callback),
         TEST(test_unix_path),
