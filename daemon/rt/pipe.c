@@ -14,7 +14,7 @@ pipe_goto_locked(struct pipe *p, enum pipe_state to)
     static const struct {
         const char *name;
         unsigned next;
-    } states[PS_COUNT] = {
+    } states[] = {
 #define TO(name)      (1u << PS_##name)
 #define X(name, next) [PS_##name] = {#name, next},
         PIPE_STATES(X)

@@ -10,19 +10,22 @@
  *            memory_limit runs short. Input full: pipe_room() says 0, the caller stops reading its
  *            socket. Output full: the pipe is parked until blocks are taken. A step takes in or
  *            gives out at most 256 KiB, then others get their turn. Bombs therefore move in steps.
- *            Every pipe owns one output block for as long as it lives, so that a used-up budget can
- *            slow pipes down but not stop them all.
+ *            Every pipe owns one output block of 32 KiB for as long as it lives, so that a used-up
+ *            budget can slow pipes down but not stop them all. It goes round through pipe_take()
+ *            and pipe_give_back(). Small outputs come in blocks of about their size.
  * Order      End and error travel in band: what was put before them comes out first, exactly once.
  * Flush      A block put with flush set comes out whole without waiting for more: the caller sets
  *            it when its source has run dry.
  * Wake-up    fn(arg) runs on the loop when something changed that the caller may wait for: output
  *            where there was none, room where there was none, the end. Level-triggered: it looks at
- *            pipe_room(), pipe_has_output() and pipe_status(). Never from inside a call of this
- *            header, and never after pipe_close().
+ *            pipe_room(), pipe_has_output() and pipe_status(), and may have seen all that before.
+ *            Never from inside a call of this header, and never after pipe_close().
  * Inline     What is put while the pipe rests and is at most inline_limit bytes is coded at once,
- * on the loop, as long as that makes at most INLINE_OUT_MAX bytes; the rest goes to a worker. The
- * results are there when the call returns, and no wake-up follows. Threads    Everything here is
- * for the loop. A worker sees codecs and blocks: no socket, client or exchange.
+ *            on the loop, as long as that makes at most PIPE_INLINE_OUT bytes; the rest goes to a
+ *            worker. So do pipe_flush() and pipe_end() of a pipe that rests. The results are there
+ *            when the call returns, and no wake-up follows.
+ * Threads    Everything here is for the loop. A worker sees codecs and blocks: no socket, client or
+ *            exchange.
  */
 #include "codec/codec.h"
 #include "rt/loop.h"
@@ -90,13 +93,15 @@ bool pipe_has_output(struct pipe *p) LOOP_ONLY;
 /* The oldest output block, owned, never empty, with PIPE_HEADROOM before and PIPE_TAILROOM behind
  * its data; NULL: none now. */
 MUST_USE struct blk *pipe_take(struct pipe *p) LOOP_ONLY;
-/* Gives a block from pipe_take() back, used up. Nulls *bp. */
+/* Gives a block from pipe_take() back, used up: every one, or the pipe may wait for it. Nulls *bp.
+ * After pipe_close() it is for blk_put(). */
 void pipe_give_back(struct pipe *p, struct blk **bp) LOOP_ONLY;
 
 /* Of what came out: ENDED, CUT and FAILED only once every output block has been taken. */
 enum pipe_status pipe_status(struct pipe *p) LOOP_ONLY;
 const struct pipe_error *pipe_error(const struct pipe *p) LOOP_ONLY; /* FAILED only */
-/* Memory may be free again: try. */
+/* Memory may be free again: try. Not from the wake-up that told of STARVED: while there is
+ * none, the next wake-up follows at once. */
 void pipe_poke(struct pipe *p) LOOP_ONLY;
 uint64_t pipe_bytes_in(const struct pipe *p) LOOP_ONLY;
 uint64_t pipe_bytes_out(const struct pipe *p) LOOP_ONLY; /* of what was taken */

@@ -31,16 +31,15 @@
     X(RESTING, TO(QUEUED) | TO(RUNNING)) /* nothing to do */                                       \
     X(QUEUED, TO(RUNNING) | TO(OVER))    /* in the run queue */                                    \
     X(RUNNING, TO(RESTING) | TO(QUEUED) | TO(PARKED) | TO(SHORT) | TO(HUNGRY) | TO(OVER))          \
-    X(PARKED, TO(QUEUED) | TO(OVER)) /* work, but the output is full: pipe_take() */               \
-    X(SHORT, TO(QUEUED) | TO(OVER))  /* work, but no block for its output: give back */            \
-    X(HUNGRY, TO(QUEUED) | TO(OVER)) /* work, but no memory for a codec: pipe_poke() */            \
-    X(OVER, 0)                       /* ended, cut or failed; or closed and left alone */
+    X(PARKED, TO(QUEUED)) /* work, but the output is full: pipe_take() */                          \
+    X(SHORT, TO(QUEUED))  /* work, but no block for its output: pipe_give_back() */                \
+    X(HUNGRY, TO(QUEUED)) /* work, but no memory for a codec: pipe_poke() */                       \
+    X(OVER, 0)            /* ended, cut or failed; or closed and left alone */
 
 enum pipe_state {
 #define X(name, next) PS_##name,
     PIPE_STATES(X)
 #undef X
-    PS_COUNT
 };
 
 struct blk_queue {

@@ -140,16 +140,16 @@ cache_put(struct workers *w, struct codec **cp)
 {
     struct codec *c = *cp;
     *cp = NULL;
-    codec_reset(c);
     size_t bytes = codec_memory(c);
     size_t cap = size_min(CACHE_BYTES, mem_limit() / 8);
-    while (w->cache_count > 0 && (w->cache_count == CACHE_CODECS || w->cache_bytes + bytes > cap)) {
-        struct codec *oldest = cache_remove(w, 0);
-        codec_free(&oldest);
-    }
     if (bytes > cap) {
         codec_free(&c);
         return;
+    }
+    codec_reset(c);
+    while (w->cache_count == CACHE_CODECS || w->cache_bytes + bytes > cap) {
+        struct codec *oldest = cache_remove(w, 0);
+        codec_free(&oldest);
     }
     w->cache[w->cache_count++] = c;
     w->cache_bytes += bytes;
@@ -214,8 +214,7 @@ workers_update_metrics(struct workers *w)
         case PS_SHORT:
         case PS_HUNGRY: parked++; break;
         case PS_RESTING:
-        case PS_OVER:
-        case PS_COUNT: resting++; break;
+        case PS_OVER: resting++; break;
         }
         pipe_unlock(p);
     }

@@ -187,6 +187,33 @@ test_pop_is_fifo(void **state)
     bq_free(&p.done);
 }
 
+/* bq_try_pop() takes the oldest, never sleeps, and makes room and edges as a drain does. */
+static void
+test_try_pop_never_sleeps(void **state)
+{
+    (void)state;
+    thr_check_loop();
+    int fd = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
+    struct bq *q = bq_new(2, fd);
+    struct bq_item a = {0}, b = {0}, c = {0};
+    T_TRUE(bq_try_pop(q) == NULL);
+    T_EQ(bq_try_push(q, &a), BQ_OK);
+    T_EQ(bq_try_push(q, &b), BQ_OK);
+    T_TRUE(bq_try_pop(q) == &a && a.next == NULL);
+    T_EQ(bq_try_push(q, &c), BQ_OK);
+    T_EQ(edges(fd), 1);
+    T_TRUE(bq_try_pop(q) == &b);
+    T_TRUE(bq_try_pop(q) == &c);
+    T_TRUE(bq_try_pop(q) == NULL);
+    T_EQ(bq_try_push(q, &a), BQ_OK);
+    T_EQ(edges(fd), 1);
+    bq_close(q);
+    T_TRUE(bq_try_pop(q) == &a);
+    T_TRUE(bq_try_pop(q) == NULL);
+    bq_free(&q);
+    close(fd);
+}
+
 /* bq_close() wakes all sleepers, and each gets NULL. */
 static void
 test_close_wakes_all_sleepers(void **state)
@@ -227,6 +254,7 @@ main(void)
         TEST(test_full_eventfd_is_no_error),
         TEST(test_hand_over_is_ordered),
         TEST(test_pop_is_fifo),
+        TEST(test_try_pop_never_sleeps),
         TEST(test_close_wakes_all_sleepers),
         TEST(test_no_memory),
     };

@@ -5,6 +5,8 @@
  * what must come out, and a count of its wake-ups. A sim that waits has only wake-ups to go on, so
  * that a lost one ends in the guard timer.
  */
+#include <sched.h>
+
 #include "rt/pipe_impl.h"
 
 #include "base/metric.h"
@@ -31,6 +33,8 @@ struct sim {
     struct blk *held[4]; /* taken, not given back */
     size_t held_count;
     unsigned wakes;
+    bool discard; /* what comes out is only counted */
+    size_t got_len;
     bool inside; /* a call of pipe.h: no wake-up may come */
 };
 
@@ -187,11 +191,13 @@ sim_take(struct sim *s)
         return false;
     T_TRUE(blk_len(b) > 0);
     T_TRUE(b->start >= PIPE_HEADROOM && b->cap - b->end >= PIPE_TAILROOM);
-    tc_append(&s->got, b->data + b->start, blk_len(b));
+    if (!s->discard)
+        tc_append(&s->got, b->data + b->start, blk_len(b));
+    s->got_len += blk_len(b);
     /* All of the room around it is the taker's. */
     memset(b->data, 'h', b->start);
     memset(b->data + b->end, 't', b->cap - b->end);
-    T_EQ(pipe_bytes_out(s->p), s->got.len);
+    T_EQ(pipe_bytes_out(s->p), s->got_len);
     T_TRUE(s->held_count < COUNT_OF(s->held));
     s->held[s->held_count++] = b;
     sim_check_bounds(s);
@@ -239,6 +245,18 @@ sim_finish(struct sim *s)
     }
 }
 
+/* A wake-up that is under way comes before what this is called for. */
+static inline void LOOP_ONLY
+sim_settle(struct sim *s)
+{
+    for (bool told = true; told;) {
+        rig_turn(s->rig);
+        pipe_lock(s->p);
+        told = s->p->told;
+        pipe_unlock(s->p);
+    }
+}
+
 static inline void LOOP_ONLY
 sim_close(struct sim *s)
 {
@@ -254,12 +272,12 @@ sim_close(struct sim *s)
     ((struct codec_spec){.id = (codec), .encode = true, .level = 1, .method = BLOCK_LZ4})
 #define DECODER(codec) ((struct codec_spec){.id = (codec), .max_memory = TC_MAX_MEMORY})
 
-/* Everything that a stream holds up to where it stops, be it whole or not. Owned. */
+/* What a codec makes of `in` in one go; workers may use the budget meanwhile. Owned. */
 static inline struct tc_bytes
-rig_decoded(enum codec_id id, struct str in)
+rig_coded(const struct codec_spec *spec, struct str in, enum codec_op op)
 {
-    struct tc t = tc_new(&DECODER(id), (struct tc_cut){0});
-    T_EQ(tc_feed(&t, CODEC_RUN, in), CODEC_DRY);
+    struct tc t = tc_new(spec, (struct tc_cut){0});
+    T_EQ(tc_feed(&t, op, in), op == CODEC_FINISH ? CODEC_DONE : CODEC_DRY);
     struct tc_bytes out = t.out;
     t.out = (struct tc_bytes){0};
     tc_end(&t);
@@ -269,6 +287,53 @@ rig_decoded(enum codec_id id, struct str in)
 static inline struct tc_bytes
 rig_encoded(enum codec_id id, const struct tc_bytes *plain)
 {
-    return tc_encode(&ENCODER(id), tc_str(plain), (struct tc_cut){0});
+    return rig_coded(&ENCODER(id), tc_str(plain), CODEC_FINISH);
+}
+
+/* `stream` is whole (FINISH) or stops somewhere (RUN), and holds `plain`. */
+static inline void
+rig_decodes(enum codec_id id, struct str stream, enum codec_op op, struct str plain)
+{
+    struct tc_bytes out = rig_coded(&DECODER(id), stream, op);
+    tc_equal(tc_str(&out), plain);
+    tc_drop(&out);
+}
+
+static inline enum pipe_state
+state_of(struct pipe *p)
+{
+    pipe_lock(p);
+    enum pipe_state st = p->state;
+    pipe_unlock(p);
+    return st;
+}
+
+static inline void LOOP_ONLY
+wait_for_state(struct sim *s, enum pipe_state st)
+{
+    while (state_of(s->p) != st)
+        (void)sched_yield();
+}
+
+static inline uint64_t
+steps_of(struct pipe *p)
+{
+    pipe_lock(p);
+    uint64_t n = p->numbers.loop_steps + p->numbers.worker_steps;
+    pipe_unlock(p);
+    return n;
+}
+
+/* `members` frames of a million zeros each: a few KiB of gzip that make 1 MB. */
+static inline struct tc_bytes
+bomb(size_t members)
+{
+    struct tc_bytes zeros = {.p = calloc(1, 1000000), .len = 1000000};
+    struct tc_bytes one = rig_encoded(CODEC_GZIP, &zeros), all = {0};
+    for (size_t i = 0; i < members; i++)
+        tc_append(&all, one.p, one.len);
+    tc_drop(&one);
+    tc_drop(&zeros);
+    return all;
 }
 #endif
