@@ -1,6 +1,7 @@
 """t1: our codec of ClickHouse blocks (codec_cat) against real servers and an implementation of its own
 (rig.chblocks): what they send decodes, what we make they take, and what they refuse we refuse."""
 import os
+import re
 import struct
 import subprocess
 import zlib
@@ -155,4 +156,5 @@ def test_what_26_refuses_we_refuse(ch26, name):
     assert r.status >= 400, r
     code, plain, said = codec_cat("blocks", "decode", body=body)
     assert code == 1 and plain == b"1\ta\n"
-    assert why in said and str(len(GOOD)) in said, said
+    at = len(body) if "ends" in why else len(GOOD)
+    assert why in said and re.search(rf"\b{at}\b", said), said
