@@ -257,6 +257,17 @@ pipe_close(struct pipe **pp)
         pipe_free(p);
 }
 
+/* Codecs kept for the next pipe go first when one that runs lacks memory. */
+static void LOOP_ONLY
+feed(struct pipe *p)
+{
+    pipe_lock(p);
+    bool hungry = p->state == PS_HUNGRY;
+    pipe_unlock(p);
+    if (hungry && cache_drop(p->w))
+        pipe_poke(p);
+}
+
 void
 pipe_on_ready(struct pipe *p)
 {
@@ -265,15 +276,13 @@ pipe_on_ready(struct pipe *p)
     p->told = false;
     bool closed = p->closed;
     bool busy = p->state == PS_QUEUED || p->state == PS_RUNNING;
-    bool hungry = p->state == PS_HUNGRY;
     pipe_unlock(p);
     if (closed) {
         if (!busy)
             pipe_free(p);
         return;
     }
-    if (hungry && cache_drop(p->w))
-        pipe_poke(p);
+    feed(p);
     p->fn(p->arg); /* may close p */
 }
 
@@ -316,8 +325,10 @@ go_and_unlock(struct pipe *p, bool small)
     pipe_unlock(p);
     if (queue)
         pipe_enqueue(p);
-    if (here)
+    if (here) {
         pipe_step_inline(p);
+        feed(p);
+    }
 }
 
 void

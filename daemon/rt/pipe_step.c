@@ -544,16 +544,15 @@ count_locked(struct pipe *p, const struct step *s, int64_t took_us)
 static enum pipe_state
 state_after_locked(const struct pipe *p, enum turn t)
 {
-    bool more, low = pipe_output_low_locked(p);
+    bool low = pipe_output_low_locked(p);
+    bool more = p->in.head != NULL || p->flush || (p->ended && !p->chain.input_over);
     bool full = p->out.items >= p->w->spec.queue_items || p->out.bytes >= pipe_bound(p->w);
     if (p->closed)
         return PS_OVER;
     switch (t) {
     case TURN_ON:
     case TURN_SPENT: return full ? PS_PARKED : PS_QUEUED;
-    case TURN_DRY:
-        more = p->in.head != NULL || p->flush || (p->ended && !p->chain.input_over);
-        return more ? PS_QUEUED : PS_RESTING;
+    case TURN_DRY: return more ? PS_QUEUED : PS_RESTING;
     case TURN_FULL: return low ? PS_QUEUED : PS_PARKED;
     case TURN_SHORT: return p->spare != NULL || p->poked ? PS_QUEUED : PS_SHORT;
     case TURN_HUNGRY: return p->poked ? PS_QUEUED : PS_HUNGRY;

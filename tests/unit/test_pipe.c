@@ -468,8 +468,8 @@ test_inline_work_is_bounded(void **state)
     T_TRUE(sim_take(&s)); /* the own block, 32 KiB */
     T_TRUE(s.got_len <= PIPE_INLINE_OUT);
     T_EQ(sim_finish(&s), PIPE_ENDED);
-    T_EQ(s.p->numbers.loop_steps, 1);
-    T_TRUE(s.p->numbers.worker_steps > 0);
+    T_TRUE(s.p->numbers.loop_steps <= 2); /* of the put, and of the end if that found it at rest */
+    T_TRUE(s.p->numbers.worker_steps >= 1000000 / PIPE_STEP);
     T_EQ(s.got_len, 1000000);
     sim_close(&s);
     rig_stop(&rig);
