@@ -39,25 +39,6 @@ put_tail(struct out *o, const char *z)
     o->len += n;
 }
 
-/* Length of the well-formed UTF-8 sequence at p (RFC 3629: shortest form, no surrogates), 0: none.
- */
-static size_t
-utf8_len(const unsigned char *p, size_t n)
-{
-    if (p[0] < 0x80)
-        return 1;
-    size_t want = p[0] >= 0xf0 ? 4 : p[0] >= 0xe0 ? 3 : 2;
-    if (p[0] < 0xc2 || p[0] > 0xf4 || n < want)
-        return 0;
-    for (size_t i = 1; i < want; i++)
-        if ((p[i] & 0xc0) != 0x80)
-            return 0;
-    if ((p[0] == 0xe0 && p[1] < 0xa0) || (p[0] == 0xed && p[1] > 0x9f) ||
-        (p[0] == 0xf0 && p[1] < 0x90) || (p[0] == 0xf4 && p[1] > 0x8f))
-        return 0;
-    return want;
-}
-
 /* The C1 controls too: some terminals obey them. */
 static bool
 is_control(const unsigned char *p, size_t len)
@@ -70,7 +51,7 @@ static size_t
 put_char(struct out *o, enum log_format format, struct str s, size_t at, bool quoted)
 {
     const unsigned char *p = (const unsigned char *)s.p + at;
-    size_t n = utf8_len(p, s.len - at);
+    size_t n = str_utf8_len(str_n(s.p + at, s.len - at));
     char esc[24];
     if (n == 0 && format == LOG_JSON) {
         put_z(o, "\\ufffd");

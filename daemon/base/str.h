@@ -49,4 +49,7 @@ ssize_t str_find(struct str s, char c);
 MUST_USE bool str_to_u64(struct str s, uint64_t max, uint64_t *out);
 /* The next comma-separated element of *list, trimmed; false at the end. Empty ones are skipped. */
 bool str_next_token(struct str *list, struct str *token);
+/* Length of the well-formed UTF-8 sequence at the front of s, which is not empty (RFC 3629:
+ * shortest form, no surrogates); 0: there is none. */
+size_t str_utf8_len(struct str s);
 #endif
