@@ -1,0 +1,76 @@
+#ifndef CHMUX_RT_NOTIFY_H
+#define CHMUX_RT_NOTIFY_H
+/*
+ * notify: tells the service manager how we are (the sd_notify protocol) and feeds its watchdog.
+ *
+ * Without NOTIFY_SOCKET in the environment nothing here does anything.
+ *
+ * Waiting    Never: sends are non-blocking. What the manager does not take now is kept, as a state
+ *            and not as a queue, and tried again every 100 ms; a newer state or status replaces the
+ *            older one. So nothing is lost for good and nothing grows.
+ * Watchdog   WATCHDOG=1 every WATCHDOG_USEC / 2, from a timer of the loop: a loop that is stuck is
+ *            silent, and the manager ends and restarts us. It begins with notify_start(), so a slow
+ *            boot is covered by the manager's start timeout instead.
+ * Ownership  embedded; notify_fini() closes the socket.
+ * Threads    Loop only; notify_env_take() at boot, before there are other threads.
+ */
+#include <sys/socket.h>
+#include <sys/un.h>
+
+#include "rt/loop.h"
+
+#define NOTIFY_STATUS_MAX 192
+
+struct notify_env {
+    struct sockaddr_un addr;
+    socklen_t addr_len;  /* 0: nobody wants to know */
+    int64_t watchdog_us; /* 0: off */
+};
+
+/* Reads NOTIFY_SOCKET, WATCHDOG_USEC and WATCHDOG_PID, and takes them out of the environment.
+ * false: what stands there cannot be used, why says which and how; *out is as if it were not there.
+ */
+MUST_USE bool notify_env_take(struct notify_env *out, char *why, size_t why_len);
+
+enum notify_state {
+    NOTIFY_BOOTING, /* nothing is said */
+    NOTIFY_READY,
+    NOTIFY_RELOADING,
+    NOTIFY_STOPPING,
+};
+
+struct notify { /* fields are notify's */
+    struct loop *loop;
+    struct notify_env env;
+    int fd; /* -1: off */
+    enum notify_state state;
+    bool state_untold, status_untold, watchdog_untold, failing;
+    int64_t extend_us;     /* untold; 0: none */
+    struct mono reload_at; /* when the reload that is untold or under way began */
+    bool reload_untold;
+    char status[NOTIFY_STATUS_MAX];
+    struct timer watchdog, retry;
+};
+
+/* false: no memory or descriptors; errno says why. n is to be notify_fini()ed in any case. */
+MUST_USE bool notify_start(struct notify *n, struct loop *l, const struct notify_env *env)
+    LOOP_ONLY;
+void notify_fini(struct notify *n) LOOP_ONLY;
+/* Does anybody listen? Else there is no need to find out what to say. */
+static inline bool
+notify_is_on(const struct notify *n)
+{
+    return n->fd >= 0;
+}
+
+/* All listeners accept; or a reload has ended, well or not. */
+void notify_ready(struct notify *n) LOOP_ONLY;
+/* A reload begins; notify_ready() must follow. */
+void notify_reloading(struct notify *n) LOOP_ONLY;
+/* The drain begins. Final. */
+void notify_stopping(struct notify *n) LOOP_ONLY;
+/* From now on the manager gives us this much time for what it waits for (the start or the stop). */
+void notify_extend(struct notify *n, int64_t us) LOOP_ONLY;
+/* One line for people (`systemctl status`), cut at NOTIFY_STATUS_MAX - 1. Sent if it is new. */
+void notify_status(struct notify *n, const char *fmt, ...) PRINTF_LIKE(2, 3) LOOP_ONLY;
+#endif
