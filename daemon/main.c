@@ -14,8 +14,10 @@
 #include "base/hash.h"
 #include "base/log.h"
 #include "base/mem.h"
+#include "base/metric.h"
 #include "config/config.h"
 #include "proxy/proxy.h"
+#include "rt/notify.h"
 
 enum { EXIT_OK = 0, EXIT_START = 1, EXIT_USAGE = 2, EXIT_CUT = 3 };
 
@@ -24,14 +26,25 @@ enum { EXIT_OK = 0, EXIT_START = 1, EXIT_USAGE = 2, EXIT_CUT = 3 };
 #define OTHER_FDS   64 /* stdio, epoll, listeners, admin, eventfds, DNS, files */
 #define BLOCKS_KEPT 16 /* free relay buffers kept for the next transfer */
 
+#define REPORT_US      5000000  /* status lines to the service manager; and while we drain, */
+#define DRAIN_GRANT_US 15000000 /* so much more time each, until drain_timeout ends it */
+
+/* What the service manager gave us. */
+struct inherited {
+    struct notify_env notify;
+    struct passed sockets;
+};
+
 struct daemon {
     struct config *cfg;
+    struct inherited *inherited;
     struct loop *loop;
     struct resolver *resolver;
     struct upool *pool;
     struct proxy *proxy;
     struct admin *admin;
-    struct timer drain_timer;
+    struct notify notify;
+    struct timer drain_timer, report_timer;
     int exit_code;
 };
 
@@ -181,9 +194,12 @@ read_file(const char *name, size_t *len)
 }
 
 static struct config *
-load_config(const struct command_line *cl)
+load_config(const struct command_line *cl, const struct passed *sockets)
 {
     extern char **environ;
+    const char *passed_names[PASSED_MAX];
+    for (size_t i = 0; i < sockets->count; i++)
+        passed_names[i] = sockets->socket[i].name;
     size_t len = 0;
     char *text = NULL;
     if (cl->file != NULL) {
@@ -197,6 +213,8 @@ load_config(const struct command_line *cl)
         .environ_list = (const char *const *)environ,
         .flags = cl->flags,
         .flag_count = cl->flag_count,
+        .passed_names = passed_names,
+        .passed_count = sockets->count,
     };
     struct buf errors;
     buf_init(&errors, 1 << 20);
@@ -229,6 +247,30 @@ raise_descriptor_limit(const struct config *cfg)
         cfg->chmux.max_clients, cfg->upstream.pool_size, (unsigned long long)need,
         (unsigned long long)rl.rlim_max);
     return false;
+}
+
+static void LOOP_ONLY
+report(struct daemon *d)
+{
+    struct upool_stats st;
+    bool draining = proxy_is_draining(d->proxy);
+    if (!notify_is_on(&d->notify))
+        return;
+    upool_stats(d->pool, &st);
+    notify_status(&d->notify,
+        "%s: %" PRId64 " clients, %zu of %zu upstream connections busy, %zu requests waiting",
+        draining ? "Draining" : "Serving", metric_get(M_CLIENTS), st.active, st.cap,
+        st.waiting + proxy_sessions_waiting(d->proxy));
+    if (draining)
+        notify_extend(&d->notify, DRAIN_GRANT_US);
+    timer_arm_in(&d->report_timer, REPORT_US);
+}
+
+static void
+on_report(void *arg)
+{
+    thr_check_loop();
+    report(arg);
 }
 
 static void
@@ -272,7 +314,9 @@ on_signal(void *arg, int signo)
     }
     LOG_I("drain_started signal=%s", signo == SIGTERM ? "SIGTERM" : "SIGINT");
     timer_arm_in(&d->drain_timer, d->cfg->chmux.drain_min + d->cfg->chmux.drain_timeout);
+    notify_stopping(&d->notify);
     proxy_drain(d->proxy, on_drained, d);
+    report(d);
 }
 
 static void LOOP_ONLY
@@ -292,19 +336,23 @@ boot(struct daemon *d, char *why, size_t why_len)
 {
     snprintf(why, why_len, "out of memory or file descriptors");
     const struct config *cfg = d->cfg;
+    struct passed *passed = &d->inherited->sockets;
     d->resolver = resolver_new(d->loop);
     timer_init(&d->drain_timer, d->loop, on_drain_timeout, d);
-    if (d->resolver == NULL || !timer_reserve(&d->drain_timer) || !listener_spare_open())
+    timer_init(&d->report_timer, d->loop, on_report, d);
+    if (!notify_start(&d->notify, d->loop, &d->inherited->notify) || d->resolver == NULL ||
+        !timer_reserve(&d->drain_timer) || !timer_reserve(&d->report_timer) ||
+        !listener_spare_open())
         return false;
     d->pool =
         upool_new(d->loop, d->resolver, &cfg->upstream, cfg->chmux.stall_timeout, why, why_len);
     if (d->pool == NULL)
         return false;
     d->proxy = proxy_new(d->loop, cfg, d->pool);
-    if (d->proxy == NULL || !proxy_listen(d->proxy, why, why_len))
+    if (d->proxy == NULL || !proxy_listen(d->proxy, passed, why, why_len))
         return false;
-    if (cfg->admin.address[0] != '\0') {
-        d->admin = admin_new(d->loop, cfg, d->proxy, d->pool, why, why_len);
+    if (cfg->admin.address[0] != '\0' || passed_find(passed, PASSED_ADMIN) != NULL) {
+        d->admin = admin_new(d->loop, cfg, d->proxy, d->pool, passed, why, why_len);
         if (d->admin == NULL)
             return false;
     }
@@ -327,6 +375,8 @@ shut_down(struct daemon *d)
     upool_free(&d->pool);
     resolver_free(&d->resolver);
     timer_fini(&d->drain_timer);
+    timer_fini(&d->report_timer);
+    notify_fini(&d->notify);
     loop_free(&d->loop);
 }
 
@@ -336,11 +386,14 @@ run(struct daemon *d)
     char why[512];
     if (!boot(d, why, sizeof why)) {
         fprintf(stderr, "chmuxd: %s\n", why);
+        notify_status(&d->notify, "Cannot start: %s", why);
         shut_down(d);
         return EXIT_START;
     }
     say_addresses(d);
     upool_start(d->pool);
+    notify_ready(&d->notify);
+    report(d);
     loop_run(d->loop);
     shut_down(d);
     LOG_I("stopped exit=%d", d->exit_code);
@@ -348,7 +401,7 @@ run(struct daemon *d)
 }
 
 static int
-run_daemon(struct config *cfg)
+run_daemon(struct config *cfg, struct inherited *inherited)
 {
     if (!raise_descriptor_limit(cfg))
         return EXIT_START;
@@ -360,7 +413,7 @@ run_daemon(struct config *cfg)
         fprintf(stderr, "chmuxd: cannot start the log thread: %s\n", strerror(errno));
         return EXIT_START;
     }
-    struct daemon d = {.cfg = cfg};
+    struct daemon d = {.cfg = cfg, .inherited = inherited, .notify.fd = -1};
     d.loop = loop_new();
     int code = EXIT_START;
     if (d.loop != NULL) {
@@ -374,14 +427,27 @@ run_daemon(struct config *cfg)
     return code;
 }
 
+static bool
+inherit(struct inherited *in)
+{
+    char why[512];
+    if (passed_take(&in->sockets, why, sizeof why) && notify_env_take(&in->notify, why, sizeof why))
+        return true;
+    fprintf(stderr, "chmuxd: %s\n", why);
+    return false;
+}
+
 int
 main(int argc, char **argv)
 {
     struct command_line cl = {0};
     int code = parse_command_line(&cl, argc, argv);
     struct config *cfg = NULL;
+    struct inherited inherited = {0};
+    if (code < 0 && !inherit(&inherited))
+        code = EXIT_START;
     if (code < 0) {
-        cfg = load_config(&cl);
+        cfg = load_config(&cl, &inherited.sockets);
         code = cfg == NULL ? EXIT_USAGE : -1;
     }
     if (code < 0 && cl.print) {
@@ -397,8 +463,9 @@ main(int argc, char **argv)
         code = EXIT_OK;
     }
     if (code < 0)
-        code = run_daemon(cfg);
+        code = run_daemon(cfg, &inherited);
     config_free(&cfg);
+    passed_fini(&inherited.sockets);
     for (size_t i = 0; i < cl.owned_count; i++)
         free(cl.owned[i]);
     return code;

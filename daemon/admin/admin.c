@@ -248,9 +248,38 @@ reserve_spare(struct admin *a)
            buf_reserve(&a->spare_out, size);
 }
 
+static bool LOOP_ONLY
+open_listener(
+    struct admin *a, const char *address, struct passed *passed, char *why, size_t why_len)
+{
+    struct listener_options o = {.backlog = 128, .mode = 0660};
+    const char *parse_why = "";
+    struct passed_socket *s = passed_find(passed, PASSED_ADMIN);
+    if (address[0] != '\0' && !addr_parse(str_of(address), &o.addr, &parse_why)) {
+        snprintf(why, why_len, "[admin] address %s: %s", address, parse_why);
+        return false;
+    }
+    if (s == NULL)
+        return listener_open(&a->listener, &o, why, why_len);
+    if (address[0] != '\0' && !addr_eq(&o.addr, &s->addr)) {
+        char text[ADDR_TEXT_MAX];
+        addr_format(&s->addr, text);
+        snprintf(why, why_len,
+            "[admin] address is %s, but the socket passed as \"%s\" is %s; make them agree, or "
+            "leave the address out",
+            address, PASSED_ADMIN, text);
+        return false;
+    }
+    passed_claim(s, &a->listener, false);
+    if (passed_find(passed, PASSED_ADMIN) == NULL)
+        return true;
+    snprintf(why, why_len, "more than one socket was passed as \"%s\"", PASSED_ADMIN);
+    return false;
+}
+
 struct admin *
-admin_new(struct loop *l, const struct config *cfg, struct proxy *px, struct upool *pool, char *why,
-    size_t why_len)
+admin_new(struct loop *l, const struct config *cfg, struct proxy *px, struct upool *pool,
+    struct passed *passed, char *why, size_t why_len)
 {
     struct admin *a = mem_zalloc(sizeof *a);
     if (a == NULL) {
@@ -265,17 +294,11 @@ admin_new(struct loop *l, const struct config *cfg, struct proxy *px, struct upo
     a->listener.fd = -1;
     list_init(&a->clients);
     http_req_init(&a->req);
-    struct listener_options o = {.backlog = 128, .mode = 0660};
-    const char *parse_why = "";
     if (!reserve_spare(a)) {
         snprintf(why, why_len, "out of memory");
         goto fail;
     }
-    if (!addr_parse(str_of(cfg->admin.address), &o.addr, &parse_why)) {
-        snprintf(why, why_len, "[admin] address %s: %s", cfg->admin.address, parse_why);
-        goto fail;
-    }
-    if (!listener_open(&a->listener, &o, why, why_len))
+    if (!open_listener(a, cfg->admin.address, passed, why, why_len))
         goto fail;
     if (!listener_start(&a->listener, l, a->busy, on_accept, a)) {
         snprintf(why, why_len, "out of memory");

@@ -17,9 +17,10 @@
 
 struct admin;
 
-/* cfg->admin.address is set. NULL: why says what failed. */
+/* Listens on the passed socket named PASSED_ADMIN, else on cfg->admin.address; one of the two is
+ * there, and if both are, they agree. NULL: why says what failed. */
 MUST_USE struct admin *admin_new(struct loop *l, const struct config *cfg, struct proxy *px,
-    struct upool *pool, char *why, size_t why_len) LOOP_ONLY;
+    struct upool *pool, struct passed *passed, char *why, size_t why_len) LOOP_ONLY;
 const char *admin_address(const struct admin *a) LOOP_ONLY;
 void admin_free(struct admin **ap) LOOP_ONLY;
 #endif

@@ -391,6 +391,16 @@ read_flags(struct config_loader *l)
     }
 }
 
+/* Other than for the admin listener, which is no place for clients. */
+static bool
+sockets_were_passed(const struct config_source *src)
+{
+    for (size_t i = 0; i < src->passed_count; i++)
+        if (strcmp(src->passed_names[i], "admin") != 0)
+            return true;
+    return false;
+}
+
 /* Both loopback families, so that "localhost" works whichever way it resolves. */
 static void
 add_default_listeners(struct config_loader *l)
@@ -426,7 +436,7 @@ load(struct config_loader *l)
         config_read_environment(l);
     if (!l->nomem)
         read_flags(l);
-    if (!l->nomem && l->c->listen_count == 0)
+    if (!l->nomem && l->c->listen_count == 0 && !sockets_were_passed(l->src))
         add_default_listeners(l);
     if (!l->nomem)
         config_cross_check(l);

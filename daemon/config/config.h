@@ -40,14 +40,18 @@ struct config_source {
     const char *const *environ_list; /* NULL-terminated "K=V"; NULL: none */
     const struct config_flag *flags;
     size_t flag_count;
+    /* Names of the listening sockets that the service manager passed. A listener of such a name
+     * needs no address; any but "admin" means that the built-in listeners are not wanted. */
+    const char *const *passed_names;
+    size_t passed_count;
 };
 
 /* Owned by the caller; NULL on error, then *errors holds one line per error (all of them, not only
  * the first). Lines that begin with "warning: " are no errors: they stand there on success too, for
  * the caller to log. Lists of URLs and addresses have passed config_parse_url() and the like.
- * Threads: any, but one call at a time (inih keeps a global). When no [listen] section and no flag
- * names a listener, the two defaults 127.0.0.1:8123 and [::1]:8123 are filled in, as "default4" and
- * "default6". */
+ * Threads: any, but one call at a time (inih keeps a global). When no [listen] section, no flag
+ * and no passed socket names a listener, the two defaults 127.0.0.1:8123 and [::1]:8123 are filled
+ * in, as "default4" and "default6". */
 MUST_USE struct config *config_load(const struct config_source *src, struct buf *errors);
 void config_free(struct config **cp);
 /* Every option as an INI file that would give the same configuration, each followed by a comment

@@ -221,6 +221,17 @@ same_address(const char *a, const char *b)
     return parsed.is_unix ? strcmp(a, b) == 0 : str_eq_nocase(str_of(a), str_of(b));
 }
 
+static bool
+was_passed(const struct config_source *src, const char *name)
+{
+    if (strcmp(name, "admin") == 0)
+        return false; /* that one is the admin listener */
+    for (size_t i = 0; i < src->passed_count; i++)
+        if (strcmp(src->passed_names[i], name) == 0)
+            return true;
+    return false;
+}
+
 static void
 check_listener(struct config_loader *l, size_t i)
 {
@@ -231,10 +242,12 @@ check_listener(struct config_loader *l, size_t i)
     if (s.origin->bad)
         return;
     if (c->listen[i].address[0] == '\0') {
+        if (was_passed(l->src, c->listen_name[i]))
+            return;
         struct config_place place = config_place_of(&c->origin->listener[i]);
         config_error(l, &place, config_target_name(c, s.t, name), "address",
             "the listener \"%s\" has no address; write HOST:PORT, [V6]:PORT, unix:/path or "
-            "unix:@name",
+            "unix:@name, or have systemd pass a socket of that name (FileDescriptorName=)",
             c->listen_name[i]);
         return;
     }

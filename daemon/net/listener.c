@@ -92,15 +92,22 @@ set_owner_and_mode(const struct listener_options *o, char *why, size_t why_len)
 
 /* What accepted TCP sockets inherit from their listener costs no call per client. */
 static void
-set_tcp_options(int fd, int family)
+set_client_options(int fd)
 {
     int on = 1, idle = 15, interval = 5, count = 3;
-    (void)setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof on);
     (void)setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &on, sizeof on);
     (void)setsockopt(fd, SOL_SOCKET, SO_KEEPALIVE, &on, sizeof on);
     (void)setsockopt(fd, IPPROTO_TCP, TCP_KEEPIDLE, &idle, sizeof idle);
     (void)setsockopt(fd, IPPROTO_TCP, TCP_KEEPINTVL, &interval, sizeof interval);
     (void)setsockopt(fd, IPPROTO_TCP, TCP_KEEPCNT, &count, sizeof count);
+}
+
+static void
+set_tcp_options(int fd, int family)
+{
+    int on = 1;
+    (void)setsockopt(fd, SOL_SOCKET, SO_REUSEADDR, &on, sizeof on);
+    set_client_options(fd);
     if (family == AF_INET6)
         (void)setsockopt(fd, IPPROTO_IPV6, IPV6_V6ONLY, &on, sizeof on);
 }
@@ -169,6 +176,18 @@ unlink_path:
 close_fd:
     close(fd);
     return false;
+}
+
+void
+listener_adopt(struct listener *ls, int fd, const struct addr *addr, bool clients_speak)
+{
+    *ls = (struct listener){.fd = fd, .addr = *addr, .burst = 1, .adopted = true};
+    addr_format(addr, ls->text);
+    if (addr->sa.sa_family == AF_UNIX)
+        return;
+    set_client_options(fd);
+    if (clients_speak)
+        set_clients_speak(fd);
 }
 
 void
@@ -266,7 +285,7 @@ listener_start(
 void
 listener_accept_rest(struct listener *ls)
 {
-    for (int i = 0; i < 65536 && ls->fd >= 0 && accept_one(ls); i++)
+    for (int i = 0; !ls->adopted && i < 65536 && ls->fd >= 0 && accept_one(ls); i++)
         ;
 }
 
@@ -279,7 +298,7 @@ listener_close(struct listener *ls)
     close(ls->fd);
     ls->fd = -1;
     struct stat st;
-    if (is_unix_path(&ls->addr) && lstat(ls->addr.un.sun_path, &st) == 0 && st.st_dev == ls->dev &&
-        st.st_ino == ls->ino)
+    if (!ls->adopted && is_unix_path(&ls->addr) && lstat(ls->addr.un.sun_path, &st) == 0 &&
+        st.st_dev == ls->dev && st.st_ino == ls->ino)
         unlink(ls->addr.un.sun_path);
 }

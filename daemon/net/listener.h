@@ -5,6 +5,8 @@
  *
  * Ownership  The accept callback takes the descriptor. listener_close() removes a unix socket file,
  *            if it is still ours.
+ * Adopted    A socket that somebody else opened and holds too (the service manager, see passed.h):
+ *            its file is not ours, and who waits in it when we stop is left for the next process.
  * Silence    With clients_speak the kernel shows a TCP connection when its first bytes are here,
  *            or LISTENER_SILENT_S after it was made, or when it ends; until then it holds no
  *            descriptor and is none of ours. The bytes are not acknowledged at once, as the answer
@@ -35,8 +37,9 @@ struct listener { /* fields are listener's; addr is what was bound */
     struct loop *loop;
     struct addr addr;
     int fd;
-    int burst;     /* accepts tried per wake */
-    int hold;      /* wakes before more are tried again */
+    int burst; /* accepts tried per wake */
+    int hold;  /* wakes before more are tried again */
+    bool adopted;
     int sys_errno; /* of a failed listener_open(), 0: not from the system */
     dev_t dev;     /* of the socket file, to know it again */
     ino_t ino;
@@ -51,10 +54,13 @@ struct listener { /* fields are listener's; addr is what was bound */
  * socket file (nobody answers on it) is replaced, any other file is left alone and is an error. */
 MUST_USE bool listener_open(
     struct listener *ls, const struct listener_options *o, char *why, size_t why_len) ANY_THREAD;
+/* Takes a listening, non-blocking fd that is bound to addr; not accepting yet. */
+void listener_adopt(struct listener *ls, int fd, const struct addr *addr, bool clients_speak)
+    ANY_THREAD;
 MUST_USE bool listener_start(struct listener *ls, struct loop *l, struct str busy_reply,
     listener_fn fn, void *arg) LOOP_ONLY;
 /* Takes what the kernel has queued already: before closing, so that nobody who got through to the
- * kernel is reset. */
+ * kernel is reset. Nothing of an adopted one: its queue outlives us. */
 void listener_accept_rest(struct listener *ls) LOOP_ONLY;
 void listener_close(struct listener *ls) LOOP_ONLY;
 

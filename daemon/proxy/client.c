@@ -115,11 +115,10 @@ client_close(struct client *c)
 }
 
 void
-client_close_if_idle(struct client *c)
+client_leave_soon(struct client *c)
 {
-    /* A request that has arrived, though its event has not, is still served. */
-    if (c->state == CLIENT_IDLE && c->in.len == 0 && conn_peek(&c->conn) != IO_OK)
-        client_close(c);
+    if (c->state == CLIENT_IDLE && c->in.len == 0)
+        timer_arm_in(&c->timer, c->px->cfg->chmux.drain_idle);
 }
 
 /* Says goodbye so that the peer gets all of the answer: FIN first, then read what it still sends.
@@ -377,7 +376,7 @@ on_timer(void *arg)
     case CLIENT_IDLE:
         if (c->in.len > 0)
             refuse(c, ERR_HEAD_TIMEOUT, NULL, false);
-        else
+        else if (conn_peek(&c->conn) != IO_OK) /* else its request came this very moment */
             client_close(c);
         break;
     case CLIENT_BUSY: exchange_on_timer(c->ex); break;
@@ -420,8 +419,8 @@ client_exchange_done(struct client *c, struct blk **rest, enum farewell how)
     if (c->in.len == 0 && (c->in.cap > 0 || !buf_ok(&c->in)))
         buf_fini(&c->in);
     timer_arm_in(&c->timer, c->px->cfg->chmux.idle_timeout);
+    if (c->px->draining && !c->px->listening) /* its answer began before it could be told */
+        client_leave_soon(c);
     if (c->in.len > 0 || conn_readable(&c->conn))
         loop_defer(c->px->loop, &c->task, on_next, c);
-    else if (c->px->draining && !c->px->listening)
-        client_close_if_idle(c);
 }

@@ -35,6 +35,15 @@ proxy_check_drained(struct proxy *px)
         loop_defer(px->loop, &px->drain_task, px->drain_done, px->drain_arg);
 }
 
+/* Not before: idle clients may yet send a last request, and connections stand ready for it. */
+static void
+on_drain_quiet(void *arg)
+{
+    thr_check_loop();
+    struct proxy *px = arg;
+    upool_drain(px->pool);
+}
+
 /* Listeners close only after what the kernel had queued for them was taken: those clients hold a
  * connection already. */
 static void
@@ -48,8 +57,8 @@ on_drain_min(void *arg)
     }
     px->listening = false;
     LIST_EACH_SAFE (node, next, &px->clients)
-        client_close_if_idle(CONTAINER_OF(node, struct client, link));
-    upool_drain(px->pool);
+        client_leave_soon(CONTAINER_OF(node, struct client, link));
+    timer_arm_in(&px->quiet_timer, px->cfg->chmux.drain_idle);
     proxy_check_drained(px);
 }
 
@@ -81,6 +90,7 @@ proxy_new(struct loop *l, const struct config *cfg, struct upool *pool)
     http_req_init(&px->req);
     timer_init(&px->starved_timer, l, on_starved, px);
     timer_init(&px->drain_timer, l, on_drain_min, px);
+    timer_init(&px->quiet_timer, l, on_drain_quiet, px);
     px->sessions = sessions_new(px);
     px->workers = workers_new(l, &(struct workers_spec){.threads = worker_threads(cfg),
                                      .inline_limit = cfg->chmux.inline_limit,
@@ -96,42 +106,119 @@ proxy_new(struct loop *l, const struct config *cfg, struct upool *pool)
     px->keep_alive_len = (size_t)n;
     if (px->sessions == NULL || px->workers == NULL || !buf_ok(&px->busy_reply) ||
         !buf_ok(&px->nomem_reply) || !timer_reserve(&px->starved_timer) ||
-        !timer_reserve(&px->drain_timer))
+        !timer_reserve(&px->drain_timer) || !timer_reserve(&px->quiet_timer))
         proxy_free(&px);
     return px;
 }
 
+/* Who may use the pool is decided by who reaches the socket, however it came to be. */
 static bool LOOP_ONLY
-listen_one(struct proxy *px, size_t i, char *why, size_t why_len)
+may_listen(const struct proxy *px, const struct addr *a, char *why, size_t why_len)
 {
-    const struct config_listen *cl = &px->cfg->listen[i];
-    struct listener_options o = {.backlog = (int)cl->backlog, .group = cl->group};
-    const char *parse_why = "";
-    if (!addr_parse(str_of(cl->address), &o.addr, &parse_why)) {
-        snprintf(why, why_len, "[listen %s] address %s: %s", px->cfg->listen_name[i], cl->address,
-            parse_why);
+    if (addr_is_loopback(a) || px->cfg->chmux.allow_remote)
+        return true;
+    snprintf(why, why_len,
+        "is not a loopback address: whoever reaches it could use the pool; set allow_remote = yes "
+        "in [chmux] to allow that");
+    return false;
+}
+
+/* The place for one more. */
+static struct listener *LOOP_ONLY
+next_listener(struct proxy *px, const char *name, char *why, size_t why_len)
+{
+    if (px->listener_count == COUNT_OF(px->listeners)) {
+        snprintf(why, why_len, "more than %zu listeners", COUNT_OF(px->listeners));
+        return NULL;
+    }
+    px->listener_name[px->listener_count] = name;
+    return &px->listeners[px->listener_count];
+}
+
+static bool LOOP_ONLY
+adopt_one(struct proxy *px, struct passed_socket *s, const char *name, char *why, size_t why_len)
+{
+    char text[ADDR_TEXT_MAX], reason[256];
+    struct listener *ls = next_listener(px, name, why, why_len);
+    if (ls == NULL)
+        return false;
+    if (!may_listen(px, &s->addr, reason, sizeof reason)) {
+        addr_format(&s->addr, text);
+        snprintf(why, why_len, "the passed socket \"%s\" (%s) %s", s->name, text, reason);
         return false;
     }
-    if (!addr_is_loopback(&o.addr) && !px->cfg->chmux.allow_remote) {
-        snprintf(why, why_len,
-            "[listen %s] address %s is not a loopback address: whoever reaches it could use the "
-            "pool; set allow_remote = yes in [chmux] to allow that",
-            px->cfg->listen_name[i], cl->address);
+    passed_claim(s, ls, false);
+    px->listener_count++;
+    return true;
+}
+
+/* Passed sockets that are this section's: by its name, or by its address under any other name. */
+static bool LOOP_ONLY
+adopt_for(struct proxy *px, size_t i, const struct addr *want, struct passed *passed, char *why,
+    size_t why_len)
+{
+    const char *name = px->cfg->listen_name[i];
+    for (size_t k = 0; k < passed->count; k++) {
+        struct passed_socket *s = &passed->socket[k];
+        bool named = strcmp(s->name, name) == 0;
+        bool agrees = want == NULL || addr_eq(want, &s->addr);
+        if (s->fd < 0 || strcmp(s->name, PASSED_ADMIN) == 0 || (!named && want == NULL))
+            continue;
+        if (named && !agrees) {
+            char text[ADDR_TEXT_MAX];
+            addr_format(&s->addr, text);
+            snprintf(why, why_len,
+                "[listen %s] address is %s, but the socket passed under that name is %s; make them "
+                "agree, or leave the address out",
+                name, px->cfg->listen[i].address, text);
+            return false;
+        }
+        if (agrees && !adopt_one(px, s, name, why, why_len))
+            return false;
+    }
+    return true;
+}
+
+static bool LOOP_ONLY
+listen_one(struct proxy *px, size_t i, struct passed *passed, char *why, size_t why_len)
+{
+    const struct config_listen *cl = &px->cfg->listen[i];
+    const char *name = px->cfg->listen_name[i];
+    struct listener_options o = {.backlog = (int)cl->backlog, .group = cl->group};
+    const char *parse_why = "";
+    bool has_address = cl->address[0] != '\0';
+    if (has_address && !addr_parse(str_of(cl->address), &o.addr, &parse_why)) {
+        snprintf(why, why_len, "[listen %s] address %s: %s", name, cl->address, parse_why);
+        return false;
+    }
+    size_t before = px->listener_count;
+    if (!adopt_for(px, i, has_address ? &o.addr : NULL, passed, why, why_len))
+        return false;
+    if (px->listener_count > before)
+        return true;
+    if (!has_address) {
+        snprintf(why, why_len, "[listen %s] has no address, and no socket of that name was passed",
+            name);
+        return false;
+    }
+    char reason[256];
+    if (!may_listen(px, &o.addr, reason, sizeof reason)) {
+        snprintf(why, why_len, "[listen %s] address %s %s", name, cl->address, reason);
         return false;
     }
     o.mode = (unsigned)strtoul(cl->mode, NULL, 8);
-    struct listener *ls = &px->listeners[px->listener_count];
-    if (!listener_open(ls, &o, why, why_len))
+    struct listener *ls = next_listener(px, name, why, why_len);
+    if (ls == NULL || !listener_open(ls, &o, why, why_len))
         return false;
-    px->listener_name[px->listener_count++] = px->cfg->listen_name[i];
+    px->listener_count++;
     return true;
 }
 
 bool
-proxy_listen(struct proxy *px, char *why, size_t why_len)
+proxy_listen(struct proxy *px, struct passed *passed, char *why, size_t why_len)
 {
     for (size_t i = 0; i < px->cfg->listen_count; i++) {
-        if (listen_one(px, i, why, why_len))
+        if (listen_one(px, i, passed, why, why_len))
             continue;
         int e = px->listeners[px->listener_count].sys_errno;
         bool no_such_family = e == EAFNOSUPPORT || e == EADDRNOTAVAIL;
@@ -139,6 +226,12 @@ proxy_listen(struct proxy *px, char *why, size_t why_len)
         if (!config_listen_is_default(px->cfg, i) || !no_such_family || last)
             return false;
         LOG_W("listen_skipped why=\"%s\"", why); /* a machine without IPv6 */
+    }
+    for (size_t k = 0; k < passed->count; k++) {
+        struct passed_socket *s = &passed->socket[k];
+        if (s->fd >= 0 && strcmp(s->name, PASSED_ADMIN) != 0 &&
+            !adopt_one(px, s, s->name, why, why_len))
+            return false;
     }
     return true;
 }
@@ -241,6 +334,7 @@ proxy_free(struct proxy **pp)
     loop_undefer(&px->drain_task);
     timer_fini(&px->starved_timer);
     timer_fini(&px->drain_timer);
+    timer_fini(&px->quiet_timer);
     exchange_free_spares(px);
     sessions_free(&px->sessions);
     workers_free(&px->workers);

@@ -7,21 +7,26 @@
  * Threads    Loop only, but proxy_listen() (boot).
  */
 #include "config/config.h"
-#include "net/listener.h"
+#include "net/passed.h"
 #include "upstream/upool.h"
 
 struct proxy;
 
 MUST_USE struct proxy *proxy_new(struct loop *l, const struct config *cfg, struct upool *pool)
     LOOP_ONLY;
-/* Binds every configured address; why names the one that failed. Prints nothing. */
-MUST_USE bool proxy_listen(struct proxy *px, char *why, size_t why_len) LOOP_ONLY;
+/* Binds every configured address; why names the one that failed. Prints nothing.
+ *
+ * A passed socket becomes the listener of the section that has its name (whose address then is
+ * empty or the same), else of the section that has its address, else one of its own; `passed` lives
+ * as long as px. The one named PASSED_ADMIN is left alone. */
+MUST_USE bool proxy_listen(struct proxy *px, struct passed *passed, char *why, size_t why_len)
+    LOOP_ONLY;
 /* Begins to accept. */
 MUST_USE bool proxy_start(struct proxy *px) LOOP_ONLY;
 /* The bound addresses, for the start-up lines: i-th, or NULL. */
 const char *proxy_address(const struct proxy *px, size_t i, const char **name) LOOP_ONLY;
-/* Drain: answers say Connection: close from now on; listeners close after drain_min, then idle
- * clients; done(arg) runs once, when no client is left. */
+/* Drain: answers say Connection: close from now on; listeners close after drain_min, idle clients
+ * drain_idle later; done(arg) runs once, when no client is left. */
 void proxy_drain(struct proxy *px, loop_fn done, void *arg) LOOP_ONLY;
 /* Requests that wait for the one before them in their session. */
 size_t proxy_sessions_waiting(const struct proxy *px) LOOP_ONLY;

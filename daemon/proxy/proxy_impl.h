@@ -51,7 +51,7 @@ struct proxy {
     char keep_alive_lines[80];
     size_t keep_alive_len;
     bool draining, listening;
-    struct timer drain_timer;
+    struct timer drain_timer, quiet_timer;
     loop_fn drain_done;
     void *drain_arg;
     struct loop_task drain_task;
@@ -102,8 +102,9 @@ enum farewell {
 void client_exchange_done(struct client *c, struct blk **rest, enum farewell how) LOOP_ONLY;
 /* Closes now, whatever runs. */
 void client_close(struct client *c) LOOP_ONLY;
-/* Closes if no request runs and no head has begun. */
-void client_close_if_idle(struct client *c) LOOP_ONLY;
+/* Draining: if no request runs and no head has begun, it is closed after drain_idle, unless it
+ * speaks until then. Closing at once would reset a request that is on its way to us. */
+void client_leave_soon(struct client *c) LOOP_ONLY;
 /* Whose turn a request of this client counts as. */
 uint64_t client_flow_key(struct client *c, struct str user) LOOP_ONLY;
 

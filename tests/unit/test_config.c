@@ -10,12 +10,16 @@ struct input {
     size_t file_len;  /* 0: up to the NUL */
     const char *const *environ_list;
     const struct config_flag *flags; /* up to the first without a flag; NULL: none */
+    const char *const *passed_names;
 };
 
 static struct config *
 load(const struct input *in, struct buf *errors)
 {
-    struct config_source src = {.environ_list = in->environ_list, .flags = in->flags};
+    struct config_source src = {
+        .environ_list = in->environ_list, .flags = in->flags, .passed_names = in->passed_names};
+    while (in->passed_names != NULL && in->passed_names[src.passed_count] != NULL)
+        src.passed_count++;
     if (in->file != NULL) {
         src.file_name = "t.conf";
         src.file_text = in->file_len > 0 ? str_n(in->file, in->file_len) : str_of(in->file);
@@ -43,6 +47,11 @@ says(const struct input *in, bool ok, const char *want)
 #define WARNED(want, ...)  says(&(struct input){__VA_ARGS__}, true, want)
 #define ENV(...)                                                                                   \
     .environ_list = (const char *const[])                                                          \
+    {                                                                                              \
+        __VA_ARGS__, NULL                                                                          \
+    }
+#define PASSED(...)                                                                                \
+    .passed_names = (const char *const[])                                                          \
     {                                                                                              \
         __VA_ARGS__, NULL                                                                          \
     }
@@ -247,7 +256,8 @@ test_environment_errors_name_the_variable(void **state)
             "letters, digits, - and _ are allowed\n",
         ENV("CHMUX_LISTEN_A.B_ADDRESS=127.0.0.1:1"));
     REFUSED("environment CHMUX_LISTEN_WEB_MODE: the listener \"web\" has no address; write "
-            "HOST:PORT, [V6]:PORT, unix:/path or unix:@name\n",
+            "HOST:PORT, [V6]:PORT, unix:/path or unix:@name, or have systemd pass a socket of that "
+            "name (FileDescriptorName=)\n",
         ENV("CHMUX_LISTEN_WEB_MODE=0600"));
 }
 
@@ -395,12 +405,34 @@ test_urls_that_contradict_each_other(void **state)
         FLAGS({"--upstream", "upstream.url", "http://db:9000"}));
 }
 
+/* Sockets that the service manager passed stand for addresses, and for the built-in listeners. */
+static void
+test_passed_sockets(void **state)
+{
+    (void)state;
+    struct config *c = LOADED(.file = "[listen web]\n", PASSED("web", "admin"));
+    T_EQ(c->listen_count, 1);
+    T_ZEQ(c->listen[0].address, "");
+    config_free(&c);
+    c = LOADED(.file = "", PASSED("chmux.socket"));
+    T_EQ(c->listen_count, 0);
+    config_free(&c);
+    c = LOADED(.file = "", PASSED("admin"));
+    T_EQ(c->listen_count, 2); /* no place for clients was passed */
+    config_free(&c);
+    REFUSED("t.conf:1: [listen admin] address: the listener \"admin\" has no address; write "
+            "HOST:PORT, [V6]:PORT, unix:/path or unix:@name, or have systemd pass a socket of that "
+            "name (FileDescriptorName=)\n",
+        .file = "[listen admin]\n", PASSED("admin"));
+}
+
 static void
 test_listeners_that_contradict_each_other(void **state)
 {
     (void)state;
     REFUSED("t.conf:1: [listen web] address: the listener \"web\" has no address; write HOST:PORT, "
-            "[V6]:PORT, unix:/path or unix:@name\n",
+            "[V6]:PORT, unix:/path or unix:@name, or have systemd pass a socket of that name "
+            "(FileDescriptorName=)\n",
         .file = "[listen web]\n");
     REFUSED("t.conf:4: [listen b] address: 127.0.0.1:1 is the address of listener \"a\" too; use "
             "each once\n",
@@ -694,6 +726,7 @@ main(void)
         TEST(test_options_that_contradict_each_other),
         TEST(test_tls_options_that_contradict_each_other),
         TEST(test_urls_that_contradict_each_other),
+        TEST(test_passed_sockets),
         TEST(test_listeners_that_contradict_each_other),
         TEST(test_there_is_a_bound_on_listeners),
         TEST(test_long_lines_are_read_or_refused_never_cut),

@@ -615,6 +615,63 @@ test_no_descriptors_left(void **state)
     listener_close(&ls);
 }
 
+/* Adopted: its file stays, its options are set, and who waits in it is not taken at the end. */
+static void
+test_an_adopted_socket_outlives_us(void **state)
+{
+    (void)state;
+    thr_check_loop();
+    struct listener_options o = options(path_text("adopted"));
+    struct listener owner, ls;
+    char why[256] = "";
+    T_TRUE(listener_open(&owner, &o, why, sizeof(why)));
+    listener_adopt(&ls, dup(owner.fd), &owner.addr, false);
+    T_ZEQ(ls.text, owner.text);
+    T_TRUE(listener_start(&ls, loop, busy, on_accepted, NULL));
+    int first = connect_to(&ls.addr);
+    turns(2);
+    T_EQ(taken_count, 1);
+    int second = connect_to(&ls.addr);
+    listener_accept_rest(&ls);
+    listener_close(&ls);
+    turns(2);
+    T_EQ(taken_count, 1);
+    T_TRUE(exists(owner.text));
+    T_TRUE(listener_start(&owner, loop, busy, on_accepted, NULL)); /* the next process */
+    turns(2);
+    T_EQ(taken_count, 2);
+    close(first);
+    close(second);
+    drop_taken();
+    listener_close(&owner);
+    T_FALSE(exists(owner.text));
+}
+
+/* What its clients inherit is the same as from a listener of our own. */
+static void
+test_an_adopted_tcp_socket_has_our_options(void **state)
+{
+    (void)state;
+    thr_check_loop();
+    struct listener_options o = options("127.0.0.1:0");
+    struct listener ls;
+    struct sockaddr_in in = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+    socklen_t len = sizeof in;
+    int fd = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK, 0), value = 0;
+    T_EQ(bind(fd, (struct sockaddr *)&in, sizeof in), 0);
+    T_EQ(listen(fd, 8), 0);
+    T_EQ(getsockname(fd, (struct sockaddr *)&in, &len), 0);
+    addr_set_port(&o.addr, ntohs(in.sin_port));
+    listener_adopt(&ls, fd, &o.addr, true);
+    T_TRUE(listener_start(&ls, loop, busy, on_accepted, NULL));
+    len = sizeof value;
+    T_EQ(getsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &value, &len), 0);
+    T_EQ(value, 1);
+    T_EQ(getsockopt(fd, IPPROTO_TCP, TCP_DEFER_ACCEPT, &value, &len), 0);
+    T_TRUE(value > 0);
+    listener_close(&ls);
+}
+
 int
 main(void)
 {
@@ -634,6 +691,8 @@ main(void)
         TEST(test_file_of_another_is_not_removed),
         TEST(test_abstract_name),
         TEST(test_no_descriptors_left),
+        TEST(test_an_adopted_socket_outlives_us),
+        TEST(test_an_adopted_tcp_socket_has_our_options),
     };
     signal(SIGPIPE, SIG_IGN);
     loop = loop_new();

@@ -1,0 +1,221 @@
+#include "t.h"
+
+#include <fcntl.h>
+
+#include "net/passed.h"
+
+/* Descriptors from 3 on are ours to arrange: cmocka keeps none open. */
+static void
+set_env(const char *pid, const char *fds, const char *names)
+{
+    char own[32];
+    snprintf(own, sizeof own, "%d", (int)getpid());
+    setenv("LISTEN_PID", pid == NULL ? own : pid, 1);
+    setenv("LISTEN_FDS", fds, 1);
+    if (names == NULL)
+        unsetenv("LISTEN_FDNAMES");
+    else
+        setenv("LISTEN_FDNAMES", names, 1);
+}
+
+static int
+tcp(bool listening)
+{
+    struct sockaddr_in in = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+    int fd = socket(AF_INET, SOCK_STREAM, 0);
+    T_TRUE(fd >= 0);
+    T_EQ(bind(fd, (struct sockaddr *)&in, sizeof in), 0);
+    T_TRUE(!listening || listen(fd, 16) == 0);
+    return fd;
+}
+
+static int
+unix_socket(int type, const char *name)
+{
+    struct sockaddr_un un = {.sun_family = AF_UNIX};
+    int fd = socket(AF_UNIX, type, 0);
+    T_TRUE(fd >= 0);
+    snprintf(un.sun_path + 1, sizeof un.sun_path - 1, "%s-%d", name, (int)getpid());
+    socklen_t len =
+        (socklen_t)(offsetof(struct sockaddr_un, sun_path) + 1 + strlen(un.sun_path + 1));
+    T_EQ(bind(fd, (struct sockaddr *)&un, len), 0);
+    if (type == SOCK_STREAM)
+        T_EQ(listen(fd, 16), 0);
+    return fd;
+}
+
+/* Puts the descriptors at 3, 4, ...; -1: nothing is open there. */
+static void
+arrange(const int *fds, size_t count)
+{
+    int high[8];
+    T_TRUE(count <= COUNT_OF(high));
+    for (size_t i = 0; i < count; i++)
+        high[i] = fds[i] < 0 ? -1 : fcntl(fds[i], F_DUPFD, 100);
+    for (int fd = 3; fd < 100; fd++)
+        close(fd);
+    for (size_t i = 0; i < count; i++)
+        if (high[i] >= 0)
+            T_EQ(dup2(high[i], 3 + (int)i), 3 + (int)i);
+}
+#define ARRANGE(...)                                                                               \
+    arrange((const int[]){__VA_ARGS__}, sizeof((const int[]){__VA_ARGS__}) / sizeof(int))
+
+static struct passed *
+taken(void)
+{
+    static struct passed p;
+    char why[256] = "";
+    if (!passed_take(&p, why, sizeof why))
+        fail_msg("%s", why);
+    T_TRUE(getenv("LISTEN_PID") == NULL && getenv("LISTEN_FDS") == NULL &&
+           getenv("LISTEN_FDNAMES") == NULL);
+    return &p;
+}
+
+static void
+refused(const char *part)
+{
+    struct passed p;
+    char why[256] = "";
+    T_FALSE(passed_take(&p, why, sizeof why));
+    T_HAS(why, part);
+    T_TRUE(getenv("LISTEN_FDS") == NULL);
+    passed_fini(&p);
+}
+
+static void
+test_sockets_are_taken_with_name_and_address(void **state)
+{
+    (void)state;
+    ARRANGE(tcp(true), unix_socket(SOCK_STREAM, "chmux-passed"));
+    set_env(NULL, "2", "web:admin");
+    struct passed *p = taken();
+    T_EQ(p->count, 2);
+    T_EQ(p->socket[0].fd, 3);
+    T_ZEQ(p->socket[0].name, "web");
+    T_EQ(p->socket[0].addr.sa.sa_family, AF_INET);
+    T_TRUE(addr_port(&p->socket[0].addr) != 0 && addr_is_loopback(&p->socket[0].addr));
+    char text[ADDR_TEXT_MAX], want[ADDR_TEXT_MAX];
+    addr_format(&p->socket[1].addr, text);
+    snprintf(want, sizeof want, "unix:@chmux-passed-%d", (int)getpid());
+    T_ZEQ(text, want);
+    for (int fd = 3; fd < 5; fd++) {
+        T_EQ(fcntl(fd, F_GETFD) & FD_CLOEXEC, FD_CLOEXEC);
+        T_EQ(fcntl(fd, F_GETFL) & O_NONBLOCK, O_NONBLOCK);
+    }
+    passed_fini(p);
+    T_EQ(p->count, 0);
+    T_EQ(fcntl(3, F_GETFD), -1);
+    T_EQ(fcntl(4, F_GETFD), -1);
+}
+
+/* Fewer names than sockets, an empty name, none at all: "unknown", as systemd calls them. */
+static void
+test_names_may_be_missing(void **state)
+{
+    (void)state;
+    static const char *const names[] = {"a", "a:", NULL, ""};
+    for (size_t i = 0; i < COUNT_OF(names); i++) {
+        ARRANGE(tcp(true), tcp(true));
+        set_env(NULL, "2", names[i]);
+        struct passed *p = taken();
+        T_EQ(p->count, 2);
+        T_ZEQ(p->socket[0].name, i < 2 ? "a" : "unknown");
+        T_ZEQ(p->socket[1].name, "unknown");
+        passed_fini(p);
+    }
+}
+
+/* What was passed to a parent of ours is not ours, and stays open. */
+static void
+test_another_process_is_meant(void **state)
+{
+    (void)state;
+    static const char *const pids[] = {"1", "", "x", "-1", "99999999999"};
+    for (size_t i = 0; i < COUNT_OF(pids); i++) {
+        ARRANGE(tcp(true));
+        set_env(pids[i], "1", "a");
+        struct passed *p = taken();
+        T_EQ(p->count, 0);
+        passed_fini(p);
+        T_EQ(fcntl(3, F_GETFD), 0);
+    }
+    unsetenv("LISTEN_PID");
+    setenv("LISTEN_FDS", "1", 1);
+    T_EQ(taken()->count, 0);
+}
+
+static void
+test_what_is_no_listening_stream_socket_is_refused(void **state)
+{
+    (void)state;
+    int pipe_fds[2];
+    T_EQ(pipe(pipe_fds), 0);
+    const struct {
+        int fd;
+        const char *says;
+    } rows[] = {
+        {-1, "passed socket 2 of 2 (LISTEN_FDS, descriptor 4): it is not open"},
+        {fcntl(pipe_fds[0], F_DUPFD, 200), "it is not a socket"},
+        {fcntl(socket(AF_NETLINK, SOCK_RAW, 0), F_DUPFD, 200), "neither a TCP nor a unix socket"},
+        {fcntl(unix_socket(SOCK_DGRAM, "chmux-dgram"), F_DUPFD, 200), "not a stream socket"},
+        {fcntl(tcp(false), F_DUPFD, 200), "does not listen"},
+    };
+    for (size_t i = 0; i < COUNT_OF(rows); i++) {
+        ARRANGE(tcp(true), rows[i].fd);
+        set_env(NULL, "2", "a:b");
+        refused(rows[i].says);
+        T_EQ(fcntl(3, F_GETFD), -1); /* the good one was taken, and is closed */
+    }
+}
+
+static void
+test_a_broken_count_is_refused(void **state)
+{
+    (void)state;
+    static const char *const counts[] = {"", "x", "-1", "41", "99999999999999999999"};
+    for (size_t i = 0; i < COUNT_OF(counts); i++) {
+        ARRANGE(tcp(true));
+        set_env(NULL, counts[i], "a");
+        refused("want a number from 0 to 40");
+    }
+    set_env(NULL, "0", "");
+    T_EQ(taken()->count, 0);
+}
+
+/* Claimed: the listener has the descriptor; nobody finds it again, and fini leaves it alone. */
+static void
+test_a_claimed_one_is_given_away(void **state)
+{
+    (void)state;
+    ARRANGE(tcp(true), tcp(true));
+    set_env(NULL, "2", "a:a");
+    struct passed *p = taken();
+    struct listener ls;
+    struct passed_socket *s = passed_find(p, "a");
+    T_TRUE(s == &p->socket[0] && passed_find(p, "b") == NULL);
+    passed_claim(s, &ls, false);
+    T_EQ(ls.fd, 3);
+    T_TRUE(ls.adopted && addr_eq(&ls.addr, &p->socket[0].addr));
+    T_TRUE(passed_find(p, "a") == &p->socket[1]);
+    T_ABORTS(passed_claim(s, &ls, false));
+    passed_fini(p);
+    T_TRUE(fcntl(3, F_GETFD) >= 0);
+    T_EQ(fcntl(4, F_GETFD), -1);
+    close(3);
+}
+
+int
+main(void)
+{
+    const struct CMUnitTest tests[] = {
+        TEST(test_sockets_are_taken_with_name_and_address),
+        TEST(test_names_may_be_missing),
+        TEST(test_another_process_is_meant),
+        TEST(test_what_is_no_listening_stream_socket_is_refused),
+        TEST(test_a_broken_count_is_refused),
+        TEST(test_a_claimed_one_is_given_away),
+    };
+    return TEST_MAIN(tests);
+}
