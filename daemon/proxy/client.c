@@ -50,10 +50,25 @@ client_flow_key(struct client *c, struct str user)
     return hash64(c->peer_key ^ hash_seed(), user);
 }
 
+/* Of no request: there was none yet. */
+static void LOOP_ONLY
+note_error(struct proxy *px, uint64_t client, enum err e, const char *detail)
+{
+    const struct err_info *info = err_info(e);
+    struct error_entry entry = {.at = loop_now(px->loop),
+        .token = info->token,
+        .status = info->status,
+        .code = info->code,
+        .client = client};
+    snprintf(entry.detail, sizeof entry.detail, "%s", detail == NULL ? info->text : detail);
+    errors_note(&px->errors, &entry);
+}
+
 void
 client_accept(struct proxy *px, int fd, const struct addr *peer)
 {
     if (px->client_count >= (size_t)px->cfg->chmux.max_clients) {
+        note_error(px, 0, ERR_MAX_CLIENTS, NULL);
         listener_turn_away(fd, str_n(px->busy_reply.p, px->busy_reply.len));
         return;
     }
@@ -66,6 +81,7 @@ client_accept(struct proxy *px, int fd, const struct addr *peer)
     OBJ_INIT(c, CLIENT_MAGIC);
     c->px = px;
     c->id = ++px->next_client_id;
+    c->since = loop_now(px->loop);
     c->peer_key = peer_key(peer);
     c->is_unix = peer->sa.sa_family == AF_UNIX;
     buf_init(&c->in, HTTP_MAX_HEAD);
@@ -173,6 +189,7 @@ refuse(struct client *c, enum err e, const char *detail, bool head)
     metric_inc(e == ERR_NOMEM       ? M_REFUSED_MEMORY
                : e == ERR_TOO_LARGE ? M_REFUSED_TOO_LARGE
                                     : M_REFUSED_BAD_REQUEST);
+    note_error(c->px, c->id, e, detail);
     LOG_D("client_refused client=%" PRIu64 " status=%d error=%s why=\"%s\"", c->id, info->status,
         info->token, detail == NULL ? "" : detail);
     if (r == IO_ERROR)

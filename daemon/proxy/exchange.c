@@ -22,6 +22,12 @@ static const struct {
 #undef X
 };
 
+const char *
+exchange_state_name(enum ex_state s)
+{
+    return ex_states[s].name;
+}
+
 void
 ex_goto(struct exchange *ex, enum ex_state to)
 {
@@ -40,7 +46,7 @@ ex_get(struct proxy *px)
     if (LIKELY(node != NULL)) {
         list_remove(node);
         px->spare_count--;
-        return CONTAINER_OF(node, struct exchange, spare_link);
+        return CONTAINER_OF(node, struct exchange, link);
     }
     if (!mem_take(sizeof *ex))
         return NULL;
@@ -90,7 +96,7 @@ on_recycle(void *arg)
         .out = buf_for_reuse(&ex->out),
         .replay = buf_for_reuse(&ex->replay)};
     *ex = clean;
-    list_push_front(&px->spare, &ex->spare_link);
+    list_push_front(&px->spare, &ex->link);
     px->spare_count++;
 }
 
@@ -100,7 +106,7 @@ exchange_free_spares(struct proxy *px)
     struct list *node;
     while ((node = list_first(&px->spare)) != NULL) {
         list_remove(node);
-        ex_destroy(CONTAINER_OF(node, struct exchange, spare_link));
+        ex_destroy(CONTAINER_OF(node, struct exchange, link));
     }
     px->spare_count = 0;
 }
@@ -139,9 +145,12 @@ ex_end(struct exchange *ex, enum farewell how)
     struct client *c = ex->client;
     bool gone = how == FAREWELL_GONE;
     count_end(ex, gone);
+    if (ex->exception_code != 0 && ex->err == ERR_OK)
+        ex_note_error(ex, "clickhouse", ex->status.code, ex->exception_code, NULL);
     ex_access_log(ex, !gone && !ex->cut);
     ex_goto(ex, EX_DONE);
     list_unlink(&ex->starved_link);
+    list_remove(&ex->link);
     blk_put(&ex->down);
     recode_free(ex);
     struct blk *rest = ex->up;
@@ -168,20 +177,8 @@ ex_finish(struct exchange *ex)
 void
 ex_client_gone(struct exchange *ex)
 {
-    struct proxy *px = ex->px;
-    bool sent = ex->uc != NULL && ex->head_sent == ex->head.len && ex->phase != PHASE_END;
-    if (sent && ex->ch.is_query && ex->ch.query_id_len > 0 &&
-        px->cfg->upstream.on_disconnect == ON_DISCONNECT_KILL) {
-        struct str body = str_n(ex->replay.p, ex->replay.len);
-        enum err e;
-        enum ch_class class = ex->ch.url_class;
-        if (http_req_parse(&px->req, str_n(ex->head.p, ex->head.len), &e) == HTTP_OK)
-            class = ch_request_class(&ex->ch, &px->req, body, ex->up_done && ex->keep_replay);
-        bool spare = class == CH_INSERT || (class == CH_UNKNOWN && !ex->ch.multipart);
-        if (!spare)
-            kill_query(px, str_n(ex->head.p, ex->head.len),
-                str_n(ex->ch.query_id, ex->ch.query_id_len), uconn_addr(ex->uc));
-    }
+    if (ex->px->cfg->upstream.on_disconnect == ON_DISCONNECT_KILL)
+        kill_query_of(ex);
     leave_upstream(ex, M_CLOSE_GONE);
     ex_end(ex, FAREWELL_GONE);
 }
@@ -190,6 +187,23 @@ void
 exchange_abort(struct exchange *ex)
 {
     leave_upstream(ex, M_CLOSE_SHUTDOWN);
+    ex->cut = true;
+    ex_end(ex, FAREWELL_RESET);
+}
+
+void
+exchange_kill(struct exchange *ex)
+{
+    kill_query_of(ex);
+    if (ex->state < EX_FLUSHING && ex->down_bytes <= ex->interim) {
+        ex_fail(ex, ERR_KILLED, NULL);
+        return;
+    }
+    /* What is left of an answer is not waited for: its client may be the reason for the kill. */
+    metric_inc(M_REFUSED_KILLED);
+    leave_upstream(ex, M_CLOSE_ERROR);
+    ex_note_error(ex, err_info(ERR_KILLED)->token, 0, 0, "its answer was cut");
+    ex->err = ERR_KILLED;
     ex->cut = true;
     ex_end(ex, FAREWELL_RESET);
 }
@@ -208,6 +222,7 @@ refused_metric(enum err e)
     case ERR_UPSTREAM_CLOSED:
     case ERR_UPSTREAM_BAD: return M_REFUSED_UPSTREAM_CLOSED;
     case ERR_TOO_LARGE: return M_REFUSED_TOO_LARGE;
+    case ERR_KILLED: return M_REFUSED_KILLED;
     case ERR_DRAINING: return M_REFUSED_DRAINING;
     case ERR_BAD_ENCODING:
     case ERR_UPSTREAM_ENCODING: return M_REFUSED_BAD_ENCODING;
@@ -246,6 +261,7 @@ ex_fail(struct exchange *ex, enum err e, const char *detail)
     ex->err = e;
     if (ex->state == EX_QUEUED && !ex->retried)
         metric_observe_us(H_QUEUE_WAIT, mono_diff_us(loop_now(px->loop), ex->start));
+    ex_note_error(ex, err_info(e)->token, err_info(e)->status, err_info(e)->code, detail);
     LOG_D("exchange_failed id=%" PRIu64 " error=%s detail=\"%s\"", ex->id, err_info(e)->token,
         detail == NULL ? "" : detail);
     if (ex->down_bytes > ex->interim) { /* too late for a status: end short */
@@ -346,6 +362,7 @@ ex_upstream_lost(struct exchange *ex, const char *why)
         return;
     }
     metric_inc(M_RETRIES);
+    ex_note_error(ex, "retried", 0, 0, why);
     ex->retried = true;
     ex->head_sent = 0;
     ex->replaying = ex->replay.len > 0;
@@ -616,6 +633,12 @@ on_refused(void *arg, enum err e, const char *detail)
     ex_fail(OBJ_CAST(struct exchange, arg, EXCHANGE_MAGIC), e, detail);
 }
 
+struct exchange *
+exchange_of_waiter(const struct upool_waiter *w)
+{
+    return w->granted == on_granted ? w->arg : NULL;
+}
+
 /* Body bytes that came with the head wait in a buffer of their own size, not in a block. */
 static bool LOOP_ONLY
 park_body(struct exchange *ex)
@@ -744,6 +767,7 @@ exchange_start(struct client *c, const struct http_req *r, struct blk *b)
         return;
     }
     OBJ_INIT(ex, EXCHANGE_MAGIC);
+    list_push_back(&px->exchanges, &ex->link);
     buf_init(&ex->listed, HTTP_MAX_VALUE);
     ex->state = EX_QUEUED;
     ex->client = c;

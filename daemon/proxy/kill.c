@@ -37,8 +37,12 @@ kill_end(struct kill *k, bool ok, const char *why)
 {
     struct proxy *px = k->px;
     metric_inc(ok ? M_KILLS_OK : M_KILLS_FAILED);
-    if (!ok)
+    if (!ok) {
+        struct error_entry entry = {.at = loop_now(px->loop), .token = "kill_query_failed"};
+        snprintf(entry.detail, sizeof entry.detail, "%s: %s", uaddr_text(k->at), why);
+        errors_note(&px->errors, &entry);
         LOG_W("kill_query_failed address=%s why=\"%s\"", uaddr_text(k->at), why);
+    }
     upool_cancel(&k->waiter);
     if (k->uc != NULL)
         uconn_close(k->uc, M_CLOSE_ERROR);
@@ -96,7 +100,7 @@ on_timeout(void *arg)
     kill_end(OBJ_CAST(struct kill, arg, KILL_MAGIC), false, "timed out");
 }
 
-void
+static void LOOP_ONLY
 kill_query(struct proxy *px, struct str head, struct str query_id, struct uaddr *at)
 {
     enum err e;
@@ -133,6 +137,24 @@ fail:
     timer_fini(&k->timer);
     errand_fini(&k->errand);
     mem_free(k);
+}
+
+void
+kill_query_of(struct exchange *ex)
+{
+    struct proxy *px = ex->px;
+    struct str head = str_n(ex->head.p, ex->head.len);
+    bool sent = ex->uc != NULL && ex->head_sent == head.len && ex->phase != PHASE_END;
+    if (!sent || !ex->ch.is_query || ex->ch.query_id_len == 0)
+        return;
+    struct str body = str_n(ex->replay.p, ex->replay.len);
+    enum err e;
+    enum ch_class class = ex->ch.url_class;
+    if (http_req_parse(&px->req, head, &e) == HTTP_OK)
+        class = ch_request_class(&ex->ch, &px->req, body, ex->up_done && ex->keep_replay);
+    bool spare = class == CH_INSERT || (class == CH_UNKNOWN && !ex->ch.multipart);
+    if (!spare)
+        kill_query(px, head, str_n(ex->ch.query_id, ex->ch.query_id_len), uconn_addr(ex->uc));
 }
 
 void

@@ -84,6 +84,7 @@ proxy_new(struct loop *l, const struct config *cfg, struct upool *pool)
     px->cfg = cfg;
     px->pool = pool;
     list_init(&px->clients);
+    list_init(&px->exchanges);
     list_init(&px->starved);
     list_init(&px->spare);
     list_init(&px->kills);
@@ -269,6 +270,7 @@ proxy_drain(struct proxy *px, loop_fn done, void *arg)
     if (px->draining)
         return;
     px->draining = true;
+    upool_pause(px->pool, false); /* who waits is served, or learns why not, before the end */
     px->drain_done = done;
     px->drain_arg = arg;
     metric_set(M_DRAINING, 1);

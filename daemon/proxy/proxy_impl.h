@@ -11,6 +11,7 @@
  *   kill      KILL QUERY for a query whose client left: an errand
  *   caps      what codings each server allows each user, learned by errands
  *   recode    the compression policy of one exchange, and its pipes
+ *   errors    the last errors, kept to be shown
  */
 #include "base/err.h"
 #include "base/hash.h"
@@ -19,7 +20,7 @@
 #include "base/metric.h"
 #include "clickhouse/ch_coding.h"
 #include "http/http.h"
-#include "proxy/proxy.h"
+#include "proxy/proxy_view.h"
 #include "rt/pipe.h"
 
 struct caps;
@@ -27,6 +28,30 @@ struct exchange;
 struct recode;
 struct session;
 struct sessions;
+
+/* ---- errors ---- */
+
+#define ERRORS_KEPT 128
+
+struct error_entry { /* texts are terminated, and cut to fit */
+    struct mono at;
+    const char *token; /* X-Chmux-Error, or a word of our own; static */
+    int status, code;  /* 0: none */
+    uint64_t exchange, client, times;
+    char user[64], query_id[64], detail[192];
+};
+
+struct errors { /* a ring: entry[count % ERRORS_KEPT] is the next to be written */
+    struct error_entry entry[ERRORS_KEPT];
+    uint64_t count;
+};
+
+/* Keeps e, whose texts are filled by the two calls below. What repeats the newest entry only makes
+ * that one newer and counts there, so that a storm does not push everything else out. */
+void errors_note(struct errors *r, const struct error_entry *e) LOOP_ONLY;
+/* An error of this request: one that chmux makes, one that ClickHouse told (code), ... */
+void ex_note_error(struct exchange *ex, const char *token, int status, int code, const char *detail)
+    LOOP_ONLY;
 
 struct proxy {
     struct loop *loop;
@@ -40,6 +65,8 @@ struct proxy {
     size_t listener_count;
     struct list clients;
     size_t client_count;
+    struct list exchanges; /* that run, oldest first */
+    struct errors errors;
     struct list starved; /* exchanges that wait for memory */
     struct timer starved_timer;
     struct list spare; /* exchanges to use again */
@@ -85,6 +112,7 @@ struct client {
     struct buf in;         /* read and not used yet: part of a head, or what follows a request */
     size_t in_scanned;
     uint64_t id, served, peer_key;
+    struct mono since;
     int64_t linger_left;
     bool is_unix;
 };
@@ -153,7 +181,7 @@ struct exchange {
     struct uconn *uc; /* the lease, or NULL */
     struct upool_waiter waiter;
     struct list starved_link;
-    struct list spare_link;
+    struct list link;      /* on px->exchanges, or on px->spare */
     struct loop_task task; /* budget spent: go on later */
     uint64_t id;
 
@@ -221,6 +249,12 @@ void exchange_on_timer(struct exchange *ex) LOOP_ONLY;
 void exchange_on_session(struct exchange *ex) LOOP_ONLY;
 /* Chmux stops: cut it. */
 void exchange_abort(struct exchange *ex) LOOP_ONLY;
+/* An administrator ends it: its query is killed, its client gets an error, or a cut if the answer
+ * has begun. */
+void exchange_kill(struct exchange *ex) LOOP_ONLY;
+/* Whose waiter it is; NULL: not an exchange's. */
+struct exchange *exchange_of_waiter(const struct upool_waiter *w) LOOP_ONLY;
+const char *exchange_state_name(enum ex_state s);
 void exchange_on_memory(struct exchange *ex) LOOP_ONLY;
 void exchange_free_spares(struct proxy *px) LOOP_ONLY;
 
@@ -411,8 +445,9 @@ size_t sessions_waiting(const struct sessions *ss) LOOP_ONLY;
 
 /* ---- kill ---- */
 
-/* Sends KILL QUERY for the query of this request head, on the address it ran on. */
-void kill_query(struct proxy *px, struct str head, struct str query_id, struct uaddr *at) LOOP_ONLY;
+/* Ends the query of this request on the server too, with KILL QUERY on the address it runs on, if
+ * it was sent whole and is worth it: an INSERT's data ends with the connection. */
+void kill_query_of(struct exchange *ex) LOOP_ONLY;
 /* Gives up those under way; for the end. */
 void kills_abort(struct proxy *px) LOOP_ONLY;
 #endif

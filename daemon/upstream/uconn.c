@@ -454,7 +454,7 @@ take_idle(struct uconn *uc)
 struct uconn *
 upool_try_lease(struct upool *p, struct uaddr *pin, uint64_t prefer_id)
 {
-    if (waitq_count(&p->q) > 0)
+    if (waitq_count(&p->q) > 0 || p->paused)
         return NULL;
     if (prefer_id != 0) {
         LIST_EACH (node, &p->idle) {
@@ -506,11 +506,12 @@ uconn_release(struct uconn *uc, const struct uconn_end *end)
         life_us = limit_us < life_us ? limit_us : life_us;
     }
     int64_t age_left_us = mono_diff_us(uc->retire_at, now);
-    if (age_left_us <= 0 || end->max_left == 0 || uc->addr->gone || p->stopping ||
+    if (age_left_us <= 0 || end->max_left == 0 || uc->addr->gone || uc->retiring || p->stopping ||
         (p->draining && waitq_count(&p->q) == 0)) {
         uconn_destroy(uc, age_left_us <= 0             ? M_CLOSE_AGE
                           : end->max_left == 0         ? M_CLOSE_MAX
                           : p->stopping || p->draining ? M_CLOSE_SHUTDOWN
+                          : uc->retiring               ? M_CLOSE_RECONNECT
                                                        : M_CLOSE_SURPLUS);
         return;
     }

@@ -215,10 +215,12 @@ on_serve(void *arg)
     struct upool *p = arg;
     if (p->stopping)
         return;
-    while (waitq_count(&p->q) > 0 && grant_one(p))
-        ;
-    if (p->started)
-        connect_more(p);
+    if (!p->paused) {
+        while (waitq_count(&p->q) > 0 && grant_one(p))
+            ;
+        if (p->started)
+            connect_more(p);
+    }
     if (p->draining && waitq_count(&p->q) == 0)
         upool_drain(p);
 }
@@ -238,6 +240,8 @@ upool_dial_failed(struct upool *p, const struct uaddr *pin, const char *why)
 {
     bool alive = p->active_count + p->idle_count > 0 || uaddr_any_up(p);
     size_t n = waitq_count(&p->q); /* those who come later deserve a try of their own */
+    if (p->paused)
+        return; /* it is known to be away: they wait for upool_pause(p, false) */
     while (n-- > 0) {
         struct waiter *w = alive ? waitq_pop(&p->q, concerned, (void *)(uintptr_t)pin)
                                  : waitq_pop(&p->q, anybody, NULL);
@@ -350,6 +354,26 @@ upool_start(struct upool *p)
 }
 
 void
+upool_pause(struct upool *p, bool pause)
+{
+    p->paused = pause;
+    if (!pause)
+        upool_kick(p);
+}
+
+void
+upool_reconnect(struct upool *p, size_t *idle, size_t *active)
+{
+    struct list *node;
+    *idle = p->idle_count;
+    *active = p->active_count;
+    LIST_EACH (at, &p->active)
+        CONTAINER_OF(at, struct uconn, link)->retiring = true;
+    while ((node = list_first(&p->idle)) != NULL)
+        uconn_destroy(CONTAINER_OF(node, struct uconn, link), M_CLOSE_RECONNECT);
+}
+
+void
 upool_drain(struct upool *p)
 {
     p->draining = true;
@@ -397,6 +421,7 @@ upool_stats(const struct upool *p, struct upool_stats *out)
         .idle = p->idle_count,
         .closing = p->closing_count,
         .waiting = waitq_count(&p->q),
+        .paused = p->paused,
     };
     for (size_t i = 0; i < UPOOL_MAX_ADDRS; i++) {
         if (p->addrs[i] == NULL)
@@ -421,6 +446,7 @@ upool_update_metrics(const struct upool *p)
     metric_set(M_POOL_ACTIVE, (int64_t)p->active_count);
     metric_set(M_POOL_IDLE, (int64_t)p->idle_count);
     metric_set(M_POOL_CLOSING, (int64_t)p->closing_count);
+    metric_set(M_POOL_PAUSED, p->paused);
 }
 
 bool

@@ -49,6 +49,11 @@ MUST_USE struct upool *upool_new(struct loop *l, struct resolver *r,
 void upool_start(struct upool *p) LOOP_ONLY;
 /* Closes idle connections and opens none ahead of need any more; waiters are still served. */
 void upool_drain(struct upool *p) LOOP_ONLY;
+/* While paused nobody gets a lease and nothing connects, as when ClickHouse is restarted: who comes
+ * waits, under queue_size and queue_timeout as always. Leases that are out go on. */
+void upool_pause(struct upool *p, bool pause) LOOP_ONLY;
+/* Idle connections are closed now, leased ones instead of going back. Counts both. */
+void upool_reconnect(struct upool *p, size_t *idle, size_t *active) LOOP_ONLY;
 /* Nobody holds a lease or waits. */
 void upool_free(struct upool **pp) LOOP_ONLY;
 
@@ -108,6 +113,7 @@ const char *uaddr_text(const struct uaddr *a) LOOP_ONLY;     /* for logs */
 struct upool_stats {
     size_t cap, connecting, active, idle, closing, waiting;
     size_t addresses_up, addresses_ejected;
+    bool paused;
 };
 void upool_stats(const struct upool *p, struct upool_stats *out) LOOP_ONLY;
 /* Is there reason to believe that ClickHouse can be reached: a connection is open, or an address is
@@ -115,4 +121,39 @@ void upool_stats(const struct upool *p, struct upool_stats *out) LOOP_ONLY;
 bool upool_seems_up(const struct upool *p) LOOP_ONLY;
 /* Gauges that are computed, not kept. */
 void upool_update_metrics(const struct upool *p) LOOP_ONLY;
+
+/* What the control API shows. Views and the texts in them are good for the call; a callback that
+ * says false ends the round, and changes nothing in the pool. */
+struct upool_conn_view {
+    uint64_t id, served;
+    const char *state;
+    const char *address; /* NULL: none is being tried */
+    int64_t age_us;      /* since the connect began */
+    int64_t idle_us;     /* -1: not idle */
+    bool tls, retiring;
+};
+typedef bool (*upool_conn_fn)(void *arg, const struct upool_conn_view *v); /* on the loop */
+void upool_each_conn(const struct upool *p, upool_conn_fn fn, void *arg) LOOP_ONLY;
+
+struct upool_addr_view {
+    const char *host; /* of the URL */
+    uint16_t port;
+    bool tls;
+    const char *address; /* NULL: the name has none yet; then the rest is empty */
+    bool up;
+    int64_t ejected_us; /* for so long; -1: it is up */
+    int64_t probe_us;   /* until the next /ping; -1: none is due */
+    int fails;          /* in a row */
+    size_t connecting, active, idle;
+    uint64_t leases;
+    const char *why; /* of the last failure; "" */
+};
+typedef bool (*upool_addr_fn)(void *arg, const struct upool_addr_view *v); /* on the loop */
+void upool_each_addr(const struct upool *p, upool_addr_fn fn, void *arg) LOOP_ONLY;
+
+/* `round`: 0 ahead of all, then 1 for the first of each flow, 2 for the second: who has the lower
+ * round comes first, and within a round who is told first. */
+typedef bool (*upool_waiter_fn)(
+    void *arg, const struct upool_waiter *w, size_t round); /* on the loop */
+void upool_each_waiter(const struct upool *p, upool_waiter_fn fn, void *arg) LOOP_ONLY;
 #endif

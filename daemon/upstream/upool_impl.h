@@ -75,6 +75,7 @@ struct uconn {
     struct mono dial_start, dial_deadline, retire_at, idle_since;
     bool last_pass; /* every address had its short try: slow ones get the time that is left */
     bool tcp_done, tls_done, probe, patient, reset;
+    bool retiring; /* closed instead of going back: upool_reconnect() */
     char why[WHY_MAX];
 };
 
@@ -94,7 +95,7 @@ struct upool {
     struct loop_task serve_task;
     struct timer serve_timer; /* what cannot be done now is tried again then */
     uint64_t next_id;
-    bool started, draining, stopping;
+    bool started, draining, stopping, paused;
 };
 
 static inline size_t

@@ -168,3 +168,18 @@ waitq_first(const struct waitq *q)
     }
     return CONTAINER_OF(node, struct waiter, link);
 }
+
+void
+waitq_each(const struct waitq *q, waitq_each_fn fn, void *arg)
+{
+    LIST_EACH (node, &q->urgent)
+        if (!fn(arg, CONTAINER_OF(node, struct waiter, link), 0))
+            return;
+    LIST_EACH (ring, &q->ring) {
+        size_t round = 0;
+        const struct flow *f = CONTAINER_OF(ring, struct flow, ring_link);
+        LIST_EACH (node, &f->waiters)
+            if (!fn(arg, CONTAINER_OF(node, struct waiter, link), ++round))
+                return;
+    }
+}

@@ -46,6 +46,11 @@ MUST_USE struct waiter *waitq_pop(struct waitq *q, waitq_ok_fn ok, void *arg) LO
 /* The head of the urgent lane, else of the flow whose turn it is; stays in the queue. */
 struct waiter *waitq_first(const struct waitq *q) LOOP_ONLY;
 
+/* Everybody who waits: the urgent lane, then flow by flow, each in its order; `round` is 0 for the
+ * urgent ones and counts from 1 in each flow. Until fn says false. */
+typedef bool (*waitq_each_fn)(void *arg, const struct waiter *w, size_t round); /* on the loop */
+void waitq_each(const struct waitq *q, waitq_each_fn fn, void *arg) LOOP_ONLY;
+
 static inline size_t
 waitq_count(const struct waitq *q)
 {
