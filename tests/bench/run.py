@@ -1,7 +1,9 @@
 #!/usr/bin/env python3
-"""chmux beside nginx and haproxy: every row of docs/PERFORMANCE.md by one command.
+"""chmux beside nginx and haproxy, and its compression: docs/PERFORMANCE.md by one command.
 
-  tests/bench/run.py                    all rows, 5 rounds (about 25 minutes)
+  tests/bench/run.py                    all rows, 5 rounds (about 40 minutes)
+  tests/bench/run.py --rows pipes --proxies chmux
+                                        the rows about compression (about 15 minutes)
   tests/bench/run.py --quick            a few seconds per row: does everything still run?
   tests/bench/run.py --rows keepalive,idle --json build/bench.json --md docs/PERFORMANCE.md
                                         some rows again; the others stay as they were
