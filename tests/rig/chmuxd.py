@@ -49,11 +49,12 @@ def run(*args, env=None, timeout=30):
 
 class Chmuxd:
     """upstream: URL or list of URLs. options: section.key settings with '.' or '__' ("upstream__pool_size").
-    listen: addresses, by default one free loopback port. admin: None for no admin listener."""
+    listen: addresses, by default one free loopback port. admin: None for no admin listener. prefix: a command that
+    runs chmuxd in the end; pass_fds: descriptors it keeps."""
 
     def __init__(self, upstream=None, listen=("127.0.0.1:0",), admin="127.0.0.1:0", args=(), env=None, wait=True,
-                 config=None, preexec=None, **options):
-        cmd = [binary()]
+                 config=None, preexec=None, prefix=(), pass_fds=(), **options):
+        cmd = [*prefix, binary()]
         if config:
             cmd += ["--config", str(config)]
         for a in listen:
@@ -73,7 +74,7 @@ class Chmuxd:
                 preexec()
 
         self.proc = subprocess.Popen(cmd, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, errors="replace",
-                                     env={**os.environ, **(env or {})}, preexec_fn=before)
+                                     env={**os.environ, **(env or {})}, preexec_fn=before, pass_fds=pass_fds)
         self.pid = self.proc.pid
         self.stdout_lines, self.stderr_lines = [], []
         self.threads = [self._reader(self.proc.stdout, self.stdout_lines), self._reader(self.proc.stderr, self.stderr_lines)]
