@@ -360,7 +360,11 @@ boot(struct daemon *d, char *why, size_t why_len)
     for (size_t i = 0; i < COUNT_OF(signals); i++)
         if (!loop_on_signal(d->loop, signals[i], on_signal, d))
             return false;
-    return proxy_start(d->proxy);
+    if (!proxy_start(d->proxy))
+        return false;
+    proxy_set_keeper(d->proxy, &d->notify);
+    proxy_take_clients(d->proxy, passed);
+    return true;
 }
 
 static void LOOP_ONLY
@@ -443,7 +447,7 @@ main(int argc, char **argv)
     struct command_line cl = {0};
     int code = parse_command_line(&cl, argc, argv);
     struct config *cfg = NULL;
-    struct inherited inherited = {0};
+    static struct inherited inherited; /* too large for the stack */
     if (code < 0 && !inherit(&inherited))
         code = EXIT_START;
     if (code < 0) {

@@ -38,15 +38,40 @@ look_at(struct passed_socket *s)
     return NULL;
 }
 
-/* "a:b:c", one name per socket; those that have none are called "unknown", as systemd does. */
+/* It may have left since, or be nothing of the kind: then it is closed, and that is all. */
 static void
-give_names(struct passed *p)
+add_client(struct passed *p, int fd)
 {
-    char *next = p->names;
-    for (size_t i = 0; i < p->count; i++) {
-        char *name = strsep(&next, ":");
-        p->socket[i].name = name == NULL || *name == '\0' ? "unknown" : name;
+    int flags = fcntl(fd, F_GETFL);
+    if (socket_option(fd, SO_TYPE) == SOCK_STREAM && fcntl(fd, F_SETFD, FD_CLOEXEC) == 0 &&
+        fcntl(fd, F_SETFL, flags | O_NONBLOCK) == 0)
+        p->client[p->client_count++] = fd;
+    else
+        close(fd);
+}
+
+/* false: why says what is wrong with it. */
+static bool
+take_one(struct passed *p, int fd, const char *name, char *why, size_t why_len)
+{
+    bool is_client = strcmp(name, PASSED_CLIENT) == 0 && socket_option(fd, SO_ACCEPTCONN) == 0;
+    if (is_client && p->client_count < PASSED_CLIENTS_MAX) {
+        add_client(p, fd);
+        return true;
     }
+    const char *wrong = "there are too many";
+    struct passed_socket *s = &p->socket[p->count];
+    if (!is_client && p->count < PASSED_MAX) {
+        *s = (struct passed_socket){.fd = fd, .name = name};
+        wrong = look_at(s);
+    }
+    if (wrong == NULL) {
+        p->count++;
+        return true;
+    }
+    snprintf(why, why_len, "passed socket %d (descriptor %d, named \"%s\"): %s", fd - FIRST_FD + 1,
+        fd, name, wrong);
+    return false;
 }
 
 static bool
@@ -58,8 +83,9 @@ take(struct passed *p, const char *pid_text, const char *count_text, const char 
         return true;
     if (!str_to_u64(str_of(pid_text), INT32_MAX, &pid) || pid != (uint64_t)getpid())
         return true; /* meant for another process: its descriptors are not to be touched */
-    if (!str_to_u64(str_of(count_text), PASSED_MAX, &count)) {
-        snprintf(why, why_len, "LISTEN_FDS=%s: want a number from 0 to %d", count_text, PASSED_MAX);
+    if (!str_to_u64(str_of(count_text), PASSED_MAX + PASSED_CLIENTS_MAX, &count)) {
+        snprintf(why, why_len, "LISTEN_FDS=%s: want a number from 0 to %d", count_text,
+            PASSED_MAX + PASSED_CLIENTS_MAX);
         return false;
     }
     p->names = strdup(names == NULL ? "" : names);
@@ -67,18 +93,14 @@ take(struct passed *p, const char *pid_text, const char *count_text, const char 
         snprintf(why, why_len, "out of memory");
         return false;
     }
-    while (p->count < count) {
-        struct passed_socket *s = &p->socket[p->count];
-        *s = (struct passed_socket){.fd = FIRST_FD + (int)p->count, .name = ""};
-        const char *wrong = look_at(s);
-        if (wrong != NULL) {
-            snprintf(why, why_len, "passed socket %zu of %s (LISTEN_FDS, descriptor %d): %s",
-                p->count + 1, count_text, s->fd, wrong);
+    char *next = p->names; /* "a:b:c"; those without are called "unknown", as systemd does */
+    for (int i = 0; i < (int)count; i++) {
+        const char *name = strsep(&next, ":");
+        if (name == NULL || *name == '\0')
+            name = "unknown";
+        if (!take_one(p, FIRST_FD + i, name, why, why_len))
             return false;
-        }
-        p->count++;
     }
-    give_names(p);
     return true;
 }
 
@@ -100,6 +122,8 @@ passed_fini(struct passed *p)
     for (size_t i = 0; i < p->count; i++)
         if (p->socket[i].fd >= 0)
             close(p->socket[i].fd);
+    while (p->client_count > 0)
+        close(p->client[--p->client_count]);
     free(p->names);
     *p = (struct passed){0};
 }
@@ -111,6 +135,19 @@ passed_find(struct passed *p, const char *name)
         if (p->socket[i].fd >= 0 && strcmp(p->socket[i].name, name) == 0)
             return &p->socket[i];
     return NULL;
+}
+
+int
+passed_client(struct passed *p, struct addr *peer)
+{
+    while (p->client_count > 0) {
+        int fd = p->client[--p->client_count];
+        peer->len = sizeof peer->un;
+        if (getpeername(fd, &peer->sa, &peer->len) == 0)
+            return fd;
+        close(fd); /* reset, most likely */
+    }
+    return -1;
 }
 
 void

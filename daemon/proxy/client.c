@@ -10,6 +10,7 @@
 #include "base/no_block.h"
 
 #define HEAD_READ_MAX    16384 /* so much of a body may come in before there is a lease for it */
+#define KEEP_RETRY_US    10000
 #define LINGER_US        2000000
 #define LINGER_BYTES_MAX (64 << 20)
 #define LINGER_READS     32 /* then others get their turn */
@@ -133,8 +134,33 @@ client_close(struct client *c)
 void
 client_leave_soon(struct client *c)
 {
-    if (c->state == CLIENT_IDLE && c->in.len == 0)
-        timer_arm_in(&c->timer, c->px->cfg->chmux.drain_idle);
+    struct proxy *px = c->px;
+    if (c->state != CLIENT_IDLE || c->in.len > 0)
+        return;
+    c->keep = px->keep_left > 0;
+    px->keep_left -= c->keep;
+    timer_arm_in(&c->timer, c->keep ? 0 : px->cfg->chmux.drain_idle);
+}
+
+/* The end of an idle client: of its patience, or of ours. */
+static void LOOP_ONLY
+leave(struct client *c)
+{
+    struct proxy *px = c->px;
+    enum io r = conn_peek(&c->conn);
+    if (r == IO_OK)
+        return; /* its request came this very moment */
+    if (c->keep && r == IO_WAIT) {
+        switch (notify_keep(px->keeper, c->conn.fd, PASSED_CLIENT)) {
+        case NOTIFY_KEPT: metric_inc(M_CLIENTS_LEFT); break;
+        case NOTIFY_LATER: timer_arm_in(&c->timer, KEEP_RETRY_US); return;
+        case NOTIFY_NEVER:
+            c->keep = false;
+            timer_arm_in(&c->timer, px->cfg->chmux.drain_idle);
+            return;
+        }
+    }
+    client_close(c);
 }
 
 /* Says goodbye so that the peer gets all of the answer: FIN first, then read what it still sends.
@@ -393,8 +419,8 @@ on_timer(void *arg)
     case CLIENT_IDLE:
         if (c->in.len > 0)
             refuse(c, ERR_HEAD_TIMEOUT, NULL, false);
-        else if (conn_peek(&c->conn) != IO_OK) /* else its request came this very moment */
-            client_close(c);
+        else
+            leave(c);
         break;
     case CLIENT_BUSY: exchange_on_timer(c->ex); break;
     case CLIENT_LINGER: client_close(c); break;

@@ -255,6 +255,27 @@ proxy_start(struct proxy *px)
     return true;
 }
 
+void
+proxy_take_clients(struct proxy *px, struct passed *passed)
+{
+    struct addr peer;
+    int fd;
+    size_t count = 0;
+    while ((fd = passed_client(passed, &peer)) >= 0) {
+        client_accept(px, fd, &peer);
+        count++;
+    }
+    if (count > 0)
+        LOG_I("clients_taken_over count=%zu", count);
+}
+
+void
+proxy_set_keeper(struct proxy *px, struct notify *keeper)
+{
+    px->keeper = keeper;
+    px->keep_left = size_min(notify_keep_max(keeper), PASSED_CLIENTS_MAX);
+}
+
 const char *
 proxy_address(const struct proxy *px, size_t i, const char **name)
 {

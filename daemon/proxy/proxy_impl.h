@@ -79,6 +79,8 @@ struct proxy {
     size_t keep_alive_len;
     bool draining, listening;
     struct timer drain_timer, quiet_timer;
+    struct notify *keeper; /* borrowed; NULL: nobody keeps clients for the next process */
+    size_t keep_left;
     loop_fn drain_done;
     void *drain_arg;
     struct loop_task drain_task;
@@ -115,6 +117,7 @@ struct client {
     struct mono since;
     int64_t linger_left;
     bool is_unix;
+    bool keep; /* draining, and the manager is to keep it for the next process */
 };
 
 void client_accept(struct proxy *px, int fd, const struct addr *peer) LOOP_ONLY;
@@ -130,8 +133,9 @@ enum farewell {
 void client_exchange_done(struct client *c, struct blk **rest, enum farewell how) LOOP_ONLY;
 /* Closes now, whatever runs. */
 void client_close(struct client *c) LOOP_ONLY;
-/* Draining: if no request runs and no head has begun, it is closed after drain_idle, unless it
- * speaks until then. Closing at once would reset a request that is on its way to us. */
+/* Draining: if no request runs and no head has begun, it is left to the next process at once, or
+ * closed after drain_idle, unless it speaks until then. Closing at once would reset a request that
+ * is on its way to us. */
 void client_leave_soon(struct client *c) LOOP_ONLY;
 /* Whose turn a request of this client counts as. */
 uint64_t client_flow_key(struct client *c, struct str user) LOOP_ONLY;

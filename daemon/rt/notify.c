@@ -42,6 +42,7 @@ notify_env_take(struct notify_env *out, char *why, size_t why_len)
     struct str address = env_take("NOTIFY_SOCKET");
     struct str period = env_take("WATCHDOG_USEC");
     struct str pid_text = env_take("WATCHDOG_PID");
+    struct str store_text = env_take("FDSTORE");
     if (address.len == 0)
         return true;
     if (!parse_address(address, out)) {
@@ -51,7 +52,10 @@ notify_env_take(struct notify_env *out, char *why, size_t why_len)
         *out = (struct notify_env){0};
         return false;
     }
-    uint64_t us = 0, pid = 0;
+    uint64_t us = 0, pid = 0, store = 0;
+    /* No reason not to start: without it connections are closed, that is all. */
+    if (str_to_u64(store_text, UINT_MAX, &store))
+        out->store_max = (unsigned)store;
     if (period.p == NULL)
         return true;
     if (!str_to_u64(period, INT64_MAX, &us) || us == 0) {
@@ -206,6 +210,37 @@ notify_extend(struct notify *n, int64_t us)
     CHECK(us > 0);
     n->extend_us = us;
     flush(n);
+}
+
+enum notify_keep_result
+notify_keep(struct notify *n, int fd, const char *name)
+{
+    char text[128];
+    union { /* room for one descriptor, aligned as the kernel wants it */
+        struct cmsghdr head;
+        char bytes[CMSG_SPACE(sizeof(int))];
+    } control = {0};
+    if (notify_keep_max(n) == 0)
+        return NOTIFY_NEVER;
+    int len = snprintf(text, sizeof text, "FDSTORE=1\nFDNAME=%s\n", name);
+    CHECK(len > 0 && (size_t)len < sizeof text);
+    struct iovec iov = {.iov_base = text, .iov_len = (size_t)len};
+    struct msghdr msg = {
+        .msg_name = &n->env.addr,
+        .msg_namelen = n->env.addr_len,
+        .msg_iov = &iov,
+        .msg_iovlen = 1,
+        .msg_control = &control,
+        .msg_controllen = sizeof control.bytes,
+    };
+    struct cmsghdr *c = CMSG_FIRSTHDR(&msg);
+    c->cmsg_level = SOL_SOCKET;
+    c->cmsg_type = SCM_RIGHTS;
+    c->cmsg_len = CMSG_LEN(sizeof fd);
+    memcpy(CMSG_DATA(c), &fd, sizeof fd);
+    if (sendmsg(n->fd, &msg, MSG_NOSIGNAL) >= 0)
+        return NOTIFY_KEPT;
+    return errno == EAGAIN || errno == EINTR ? NOTIFY_LATER : NOTIFY_NEVER;
 }
 
 void

@@ -11,8 +11,10 @@
  * Watchdog   WATCHDOG=1 every WATCHDOG_USEC / 2, from a timer of the loop: a loop that is stuck is
  *            silent, and the manager ends and restarts us. It begins with notify_start(), so a slow
  *            boot is covered by the manager's start timeout instead.
- * Ownership  embedded; notify_fini() closes the socket.
- * Threads    Loop only; notify_env_take() at boot, before there are other threads.
+ * Keeping    The manager can hold descriptors for the next process of the service (its store, see
+ *            FDSTORE in sd_notify(3)). Only if FDSTORE in our environment says how many: systemd
+ * 254 sets that, the unit does for older ones. Ownership  embedded; notify_fini() closes the
+ * socket. Threads    Loop only; notify_env_take() at boot, before there are other threads.
  */
 #include <sys/socket.h>
 #include <sys/un.h>
@@ -25,10 +27,12 @@ struct notify_env {
     struct sockaddr_un addr;
     socklen_t addr_len;  /* 0: nobody wants to know */
     int64_t watchdog_us; /* 0: off */
+    unsigned store_max;  /* descriptors that the manager would keep */
 };
 
-/* Reads NOTIFY_SOCKET, WATCHDOG_USEC and WATCHDOG_PID, and takes them out of the environment.
- * false: what stands there cannot be used, why says which and how; *out is as if it were not there.
+/* Reads NOTIFY_SOCKET, WATCHDOG_USEC, WATCHDOG_PID and FDSTORE, and takes them out of the
+ * environment. false: what stands there cannot be used, why says which and how; *out is as if it
+ * were not there.
  */
 MUST_USE bool notify_env_take(struct notify_env *out, char *why, size_t why_len);
 
@@ -71,6 +75,20 @@ void notify_reloading(struct notify *n) LOOP_ONLY;
 void notify_stopping(struct notify *n) LOOP_ONLY;
 /* From now on the manager gives us this much time for what it waits for (the start or the stop). */
 void notify_extend(struct notify *n, int64_t us) LOOP_ONLY;
+/* How many descriptors the manager would keep in all; 0: none. */
+static inline unsigned
+notify_keep_max(const struct notify *n)
+{
+    return n->fd >= 0 ? n->env.store_max : 0;
+}
+enum notify_keep_result {
+    NOTIFY_KEPT,  /* on its way: close yours */
+    NOTIFY_LATER, /* no room in the manager's socket now */
+    NOTIFY_NEVER,
+};
+/* Has the manager keep a copy of fd for the next process, which finds it under this name among what
+ * is passed to it. The manager closes it when no next process is due. */
+MUST_USE enum notify_keep_result notify_keep(struct notify *n, int fd, const char *name) LOOP_ONLY;
 /* One line for people (`systemctl status`), cut at NOTIFY_STATUS_MAX - 1. Sent if it is new. */
 void notify_status(struct notify *n, const char *fmt, ...) PRINTF_LIKE(2, 3) LOOP_ONLY;
 #endif

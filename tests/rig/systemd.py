@@ -45,10 +45,12 @@ def unix_socket(path, backlog=4096):
 
 class Manager:
     """sockets: (name, listening socket) pairs, owned. watchdog_us: WATCHDOG_USEC, or None. abstract: the notify socket
-    has no file."""
+    has no file. store: FileDescriptorStoreMax; what a process leaves there, the next one gets."""
 
-    def __init__(self, folder, sockets=(), watchdog_us=None, abstract=False, notify=True):
+    def __init__(self, folder, sockets=(), watchdog_us=None, abstract=False, notify=True, store=0):
         self.sockets = [(name, s) for name, s in sockets]
+        self.store_max, self.store = store, []
+        self.stored = 0  # so far, in all
         self.watchdog_us = watchdog_us
         self.messages = []
         self.current = None
@@ -65,7 +67,23 @@ class Manager:
             data, fds, _, _ = socket.recv_fds(self.notify, 65536, 253)
             if not data:
                 return
-            self.messages.append(Message(data, list(fds)))
+            m = Message(data, list(fds))
+            if "FDSTORE" in m.vars:
+                self._store(m)
+            self.messages.append(m)
+
+    def _store(self, m):
+        for fd in m.fds:
+            if len(self.store) < self.store_max:
+                self.store.append((m.vars.get("FDNAME", "stored"), fd))
+                self.stored += 1
+            else:
+                os.close(fd)
+
+    def drop_store(self):
+        """What systemd does when the service is stopped for good."""
+        while self.store:
+            os.close(self.store.pop()[1])
 
     def addr(self, i=0):
         a = self.sockets[i][1].getsockname()
@@ -75,11 +93,17 @@ class Manager:
     def start(self, upstream, wait=True, **kw):
         """A chmuxd with all sockets."""
         held = list(self.sockets)
+        stored, self.store = self.store, []
         fds = [fcntl.fcntl(s.fileno(), fcntl.F_DUPFD, 300) for _, s in held]
-        env = {"LISTEN_FDS": str(len(fds)), "LISTEN_FDNAMES": ":".join(n for n, _ in held), "RIG_FDS": " ".join(map(str, fds)),
+        fds += [fcntl.fcntl(fd, fcntl.F_DUPFD, 300) for _, fd in stored]
+        for _, fd in stored:
+            os.close(fd)
+        env = {"LISTEN_FDS": str(len(fds)), "LISTEN_FDNAMES": ":".join(n for n, _ in held + stored), "RIG_FDS": " ".join(map(str, fds)),
                **kw.pop("env", {})}
         if self.notify_path:
             env["NOTIFY_SOCKET"] = self.notify_path
+        if self.store_max:
+            env["FDSTORE"] = str(self.store_max)
         if self.watchdog_us:
             env["WATCHDOG_USEC"] = str(self.watchdog_us)
         try:
@@ -129,5 +153,6 @@ class Manager:
         self.notify.shutdown(socket.SHUT_RDWR)
         self.thread.join(5)
         self.notify.close()
+        self.drop_store()
         for _, s in self.sockets:
             s.close()

@@ -296,3 +296,100 @@ def test_an_idle_client_may_still_ask_while_it_drains(manager, fake):
     r = k.response()
     assert r.status == 200 and r.header("Connection").lower() == "close" and k.at_eof()
     assert c.wait_exit() == EXIT_CLEAN
+
+
+# ---- connections of idle clients outlive the process
+def test_idle_clients_are_left_to_the_next_process(manager, fake, tmp_path):
+    m = manager([("web", tcp_socket()), ("web", unix_socket(tmp_path / "http.sock")), ("admin", tcp_socket())], store=100)
+    up = fake()
+    clients = []
+
+    def all_ask():
+        for k in clients:
+            k.send(request("GET", "/ping"))
+        for k in clients:
+            r = k.response()
+            assert r.status == 200 and r.header("Connection").lower() == "keep-alive"
+
+    c = m.start(up.url)
+    clients += [RawClient(m.addr(i % 2)) for i in range(40)]
+    all_ask()
+    for round in range(1, 4):
+        c.signal()  # not one of them is closed, and nobody waits for them
+        assert c.wait_exit(5) == EXIT_CLEAN
+        m.current = None
+        assert len(m.store) == 40 and m.stored == 40 * round
+        for k in clients[:10]:
+            k.send(request("GET", "/ping"))  # while nobody runs
+        c = m.start(up.url)
+        for k in clients[:10]:
+            assert k.response().status == 200
+        all_ask()
+        assert c.metric("chmux_clients") == 40 and any("clients_taken_over count=40" in l for l in c.stderr_lines)
+
+
+def test_a_store_that_takes_fewer(manager, fake):
+    """Those beyond what the manager keeps are closed after drain_idle; the others live on."""
+    m = manager([("web", tcp_socket())], store=3)
+    up = fake()
+    m.start(up.url, chmux__drain_idle="50ms")
+    clients = [RawClient(m.addr()) for _ in range(10)]
+    for k in clients:
+        k.send(request("GET", "/ping"))
+        assert k.response().status == 200
+    m.restart(up.url)
+    alive = 0
+    for k in clients:
+        k.send(request("GET", "/ping"))
+        alive += k.response().status == 200
+    assert alive == 3
+
+
+def test_a_client_that_left_meanwhile_is_no_trouble(manager, fake):
+    m = manager([("web", tcp_socket())], store=10)
+    up = fake()
+    m.start(up.url)
+    clients = [RawClient(m.addr()) for _ in range(4)]
+    for k in clients:
+        k.send(request("GET", "/ping"))
+        assert k.response().status == 200
+    m.stop()
+    clients[0].close()
+    clients[1].reset()
+    m.start(up.url)
+    for k in clients[2:]:
+        k.send(request("GET", "/ping"))
+        assert k.response().status == 200
+    assert ask(m.addr(), "GET", "/ping").status == 200
+
+
+def test_a_service_that_is_stopped_for_good_closes_them(manager, fake):
+    m = manager([("web", tcp_socket())], store=10)
+    m.start(fake().url)
+    k = RawClient(m.addr())
+    k.send(request("GET", "/ping"))
+    assert k.response().status == 200
+    m.stop()
+    m.drop_store()
+    assert k.at_eof()
+
+
+def test_a_request_that_has_begun_is_not_left_to_another(manager, fake):
+    """Half a head has arrived: the rest is answered here, with Connection: close."""
+    m = manager([("web", tcp_socket())], store=10)
+    c = m.start(fake().url)
+    k = RawClient(m.addr())
+    data = request("GET", "/ping")
+    k.send(data)
+    assert k.response().status == 200
+    k.send(data[:-2])
+    other = RawClient(m.addr())  # answered: the half was read before it
+    other.send(data)
+    assert other.response().status == 200
+    c.signal()
+    m.wait_heard("FDSTORE")  # the other one's
+    k.send(data[-2:])
+    r = k.response()
+    assert r.status == 200 and r.header("Connection").lower() == "close"
+    assert c.wait_exit() == EXIT_CLEAN
+    assert m.stored == 1

@@ -253,18 +253,88 @@ test_a_reload_says_when_it_began(void **state)
     T_ZEQ(heard(), "READY=1\n");
 }
 
-/* ---- a manager that does not take it now ---- */
-
+/* Each sender has a limit of its own; full is when a fresh one has no room. */
 static void LOOP_ONLY
 fill(void)
 {
     struct notify_env env = n.env;
-    int fd = socket(AF_UNIX, SOCK_DGRAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
-    while (sendto(fd, "full", 4, 0, (struct sockaddr *)&env.addr, env.addr_len) == 4)
-        ;
-    T_EQ(errno, EAGAIN);
-    close(fd);
+    int sent;
+    do {
+        int fd = socket(AF_UNIX, SOCK_DGRAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+        for (sent = 0; sendto(fd, "full", 4, 0, (struct sockaddr *)&env.addr, env.addr_len) == 4;
+             sent++)
+            ;
+        T_EQ(errno, EAGAIN);
+        close(fd);
+    } while (sent > 0);
 }
+
+/* ---- what it keeps ---- */
+
+/* The other side of what notify_keep() sends: the descriptor, or -1. */
+static int
+heard_with_fd(char *text, size_t cap)
+{
+    union {
+        struct cmsghdr head;
+        char bytes[CMSG_SPACE(sizeof(int))];
+    } control;
+    struct iovec iov = {.iov_base = text, .iov_len = cap - 1};
+    struct msghdr msg = {.msg_iov = &iov,
+        .msg_iovlen = 1,
+        .msg_control = &control,
+        .msg_controllen = sizeof control.bytes};
+    ssize_t got = recvmsg(manager, &msg, 0);
+    text[got < 0 ? 0 : got] = '\0';
+    struct cmsghdr *c = CMSG_FIRSTHDR(&msg);
+    int fd = -1;
+    if (got >= 0 && c != NULL && c->cmsg_type == SCM_RIGHTS)
+        memcpy(&fd, CMSG_DATA(c), sizeof fd);
+    return fd;
+}
+
+/* The connection lives on though we close ours; no more than the socket takes, and only if asked.
+ */
+static void
+test_a_connection_is_left_to_the_manager(void **state)
+{
+    (void)state;
+    thr_check_loop();
+    setenv("FDSTORE", "512", 1);
+    start(NULL);
+    T_EQ(notify_keep_max(&n), 512);
+    T_TRUE(getenv("FDSTORE") == NULL);
+    int pair[2];
+    T_EQ(socketpair(AF_UNIX, SOCK_STREAM, 0, pair), 0);
+    T_EQ(notify_keep(&n, pair[0], "client"), NOTIFY_KEPT);
+    close(pair[0]);
+    T_EQ(write(pair[1], "x", 1), 1);
+    char text[256], byte = 0;
+    int kept = heard_with_fd(text, sizeof text);
+    T_ZEQ(text, "FDSTORE=1\nFDNAME=client\n");
+    T_EQ(read(kept, &byte, 1), 1);
+    close(kept);
+    fill();
+    T_EQ(notify_keep(&n, pair[1], "client"), NOTIFY_LATER);
+    close(manager);
+    manager = -1;
+    T_EQ(notify_keep(&n, pair[1], "client"), NOTIFY_NEVER);
+    close(pair[1]);
+}
+
+static void
+test_nothing_is_kept_unless_the_manager_says_so(void **state)
+{
+    (void)state;
+    thr_check_loop();
+    setenv("FDSTORE", "a lot", 1);
+    start(NULL);
+    T_EQ(notify_keep_max(&n), 0);
+    T_EQ(notify_keep(&n, manager, "client"), NOTIFY_NEVER);
+    T_ZEQ(heard(), "");
+}
+
+/* ---- a manager that does not take it now ---- */
 
 /* Kept as a state: the newest of each, in one message, when there is room again. */
 static void
@@ -403,6 +473,8 @@ main(void)
         WITH_LOOP(test_each_state_is_told_once),
         WITH_LOOP(test_a_status_is_one_line),
         WITH_LOOP(test_a_reload_says_when_it_began),
+        WITH_LOOP(test_a_connection_is_left_to_the_manager),
+        WITH_LOOP(test_nothing_is_kept_unless_the_manager_says_so),
         WITH_LOOP(test_what_does_not_fit_is_sent_later),
         WITH_LOOP(test_stopping_drops_an_untold_reload),
         WITH_LOOP(test_a_manager_that_comes_back_is_told),

@@ -156,7 +156,7 @@ test_what_is_no_listening_stream_socket_is_refused(void **state)
         int fd;
         const char *says;
     } rows[] = {
-        {-1, "passed socket 2 of 2 (LISTEN_FDS, descriptor 4): it is not open"},
+        {-1, "passed socket 2 (descriptor 4, named \"b\"): it is not open"},
         {fcntl(pipe_fds[0], F_DUPFD, 200), "it is not a socket"},
         {fcntl(socket(AF_NETLINK, SOCK_RAW, 0), F_DUPFD, 200), "neither a TCP nor a unix socket"},
         {fcntl(unix_socket(SOCK_DGRAM, "chmux-dgram"), F_DUPFD, 200), "not a stream socket"},
@@ -174,14 +174,27 @@ static void
 test_a_broken_count_is_refused(void **state)
 {
     (void)state;
-    static const char *const counts[] = {"", "x", "-1", "41", "99999999999999999999"};
+    static const char *const counts[] = {"", "x", "-1", "553", "99999999999999999999"};
     for (size_t i = 0; i < COUNT_OF(counts); i++) {
         ARRANGE(tcp(true));
         set_env(NULL, counts[i], "a");
-        refused("want a number from 0 to 40");
+        refused("want a number from 0 to 552");
     }
     set_env(NULL, "0", "");
     T_EQ(taken()->count, 0);
+}
+
+static void
+test_too_many(void **state)
+{
+    (void)state;
+    int fd = fcntl(tcp(true), F_DUPFD, 300);
+    for (int i = 0; i < PASSED_MAX + 1; i++)
+        T_EQ(dup2(fd, 3 + i), 3 + i);
+    set_env(NULL, "41", "a");
+    refused("passed socket 41 (descriptor 43, named \"unknown\"): there are too many");
+    close(43);
+    close(fd);
 }
 
 /* Claimed: the listener has the descriptor; nobody finds it again, and fini leaves it alone. */
@@ -206,6 +219,34 @@ test_a_claimed_one_is_given_away(void **state)
     close(3);
 }
 
+/* Connections of clients are told from a listener of that name, and given away one by one. */
+static void
+test_clients_of_the_process_before(void **state)
+{
+    (void)state;
+    int pair[2], pipe_fds[2];
+    T_EQ(pipe(pipe_fds), 0);
+    ARRANGE(pipe_fds[0]);
+    set_env(NULL, "1", "client");
+    refused("it is not a socket");
+    T_EQ(socketpair(AF_UNIX, SOCK_STREAM, 0, pair), 0);
+    ARRANGE(pair[0], tcp(true), socket(AF_INET, SOCK_STREAM, 0));
+    set_env(NULL, "3", "client:client:client");
+    struct passed *ok = taken();
+    T_EQ(ok->count, 1);
+    T_EQ(ok->client_count, 2);
+    struct addr peer;
+    T_EQ(passed_client(ok, &peer), 3); /* the other one is not connected */
+    T_EQ(peer.sa.sa_family, AF_UNIX);
+    T_EQ(fcntl(3, F_GETFL) & O_NONBLOCK, O_NONBLOCK);
+    T_EQ(fcntl(3, F_GETFD), FD_CLOEXEC);
+    T_EQ(fcntl(5, F_GETFD), -1);
+    T_EQ(passed_client(ok, &peer), -1);
+    passed_fini(ok);
+    T_EQ(fcntl(3, F_GETFD), FD_CLOEXEC);
+    close(3);
+}
+
 int
 main(void)
 {
@@ -216,6 +257,8 @@ main(void)
         TEST(test_what_is_no_listening_stream_socket_is_refused),
         TEST(test_a_broken_count_is_refused),
         TEST(test_a_claimed_one_is_given_away),
+        TEST(test_clients_of_the_process_before),
+        TEST(test_too_many),
     };
     return TEST_MAIN(tests);
 }
