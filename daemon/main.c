@@ -45,6 +45,7 @@ struct daemon {
     struct admin *admin;
     struct notify notify;
     struct timer drain_timer, report_timer;
+    bool told_to_stop; /* the drain has a limit; told again, what runs is cut */
     int exit_code;
 };
 
@@ -68,7 +69,7 @@ static const char usage_text[] =
     "                         default 127.0.0.1:8123 and [::1]:8123; port 0 takes a free one\n"
     "  --upstream URL[,URL]   http://HOST:PORT or https://HOST:PORT\n"
     "  --pool-size N          upstream connections at most (default 16)\n"
-    "  --admin ADDR           serve /live, /ready and /metrics there\n"
+    "  --admin ADDR[,ADDR]    serve /live, /ready, /metrics and the tool chmux there\n"
     "  --set SECTION.KEY=VALUE  set any option\n"
     "  --check                check the configuration and exit\n"
     "  --print-config         print the configuration in force, and where each value came from\n"
@@ -299,6 +300,21 @@ on_drain_timeout(void *arg)
     stop_now(arg, "drain_timeout");
 }
 
+/* May be called again, to limit a drain that had no limit. */
+static void LOOP_ONLY
+drain(struct daemon *d, const char *why, bool limited)
+{
+    if (limited && !d->told_to_stop)
+        timer_arm_in(&d->drain_timer, d->cfg->chmux.drain_min + d->cfg->chmux.drain_timeout);
+    d->told_to_stop = d->told_to_stop || limited;
+    if (proxy_is_draining(d->proxy))
+        return;
+    LOG_I("drain_started why=%s", why);
+    notify_stopping(&d->notify);
+    proxy_drain(d->proxy, on_drained, d);
+    report(d);
+}
+
 static void
 on_signal(void *arg, int signo)
 {
@@ -308,15 +324,20 @@ on_signal(void *arg, int signo)
         LOG_I("reload_ignored why=\"this version reads its configuration only at start\"");
         return;
     }
-    if (signo == SIGQUIT || proxy_is_draining(d->proxy)) {
+    if (signo == SIGQUIT || d->told_to_stop)
         stop_now(d, signo == SIGQUIT ? "SIGQUIT" : "second_signal");
-        return;
-    }
-    LOG_I("drain_started signal=%s", signo == SIGTERM ? "SIGTERM" : "SIGINT");
-    timer_arm_in(&d->drain_timer, d->cfg->chmux.drain_min + d->cfg->chmux.drain_timeout);
-    notify_stopping(&d->notify);
-    proxy_drain(d->proxy, on_drained, d);
-    report(d);
+    else
+        drain(d, signo == SIGTERM ? "SIGTERM" : "SIGINT", true);
+}
+
+static void
+on_admin_stop(void *arg, enum admin_stop how)
+{
+    thr_check_loop();
+    if (how == ADMIN_STOP_NOW)
+        stop_now(arg, "admin");
+    else
+        drain(arg, "admin", how == ADMIN_STOP_SHUTDOWN);
 }
 
 static void LOOP_ONLY
@@ -325,8 +346,8 @@ say_addresses(const struct daemon *d)
     const char *name = NULL, *text;
     for (size_t i = 0; (text = proxy_address(d->proxy, i, &name)) != NULL; i++)
         printf("chmuxd: listening on %s (%s)\n", text, name);
-    if (d->admin != NULL)
-        printf("chmuxd: admin on %s\n", admin_address(d->admin));
+    for (size_t i = 0; d->admin != NULL && (text = admin_address(d->admin, i)) != NULL; i++)
+        printf("chmuxd: admin on %s\n", text);
     fflush(stdout);
 }
 
@@ -351,10 +372,11 @@ boot(struct daemon *d, char *why, size_t why_len)
     d->proxy = proxy_new(d->loop, cfg, d->pool);
     if (d->proxy == NULL || !proxy_listen(d->proxy, passed, why, why_len))
         return false;
-    if (cfg->admin.address[0] != '\0' || passed_find(passed, PASSED_ADMIN) != NULL) {
+    if (cfg->admin.address.count > 0 || passed_find(passed, PASSED_ADMIN) != NULL) {
         d->admin = admin_new(d->loop, cfg, d->proxy, d->pool, passed, why, why_len);
         if (d->admin == NULL)
             return false;
+        admin_on_stop(d->admin, on_admin_stop, d);
     }
     static const int signals[] = {SIGTERM, SIGINT, SIGQUIT, SIGHUP};
     for (size_t i = 0; i < COUNT_OF(signals); i++)

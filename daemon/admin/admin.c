@@ -1,10 +1,11 @@
 #include "admin/admin.h"
 
+#include <sys/socket.h>
 #include <unistd.h>
 
+#include "admin/admin_impl.h"
 #include "base/log.h"
 #include "base/mem.h"
-#include "http/http.h"
 
 #include "base/no_block.h"
 
@@ -12,26 +13,16 @@
 #define ANSWER_MAX     (4 << 20)
 #define CLIENT_LIFE_US 10000000
 #define SPARE_IN       4096
+#define LENGTH_DIGITS  10 /* of Content-Length, filled in when the body is written */
 #define ADMIN_MAGIC    0x61646d6eu
 
-struct admin {
-    struct loop *loop;
-    struct proxy *px;
-    struct upool *pool;
-    struct listener listener;
-    struct list clients;
-    size_t count;
-    struct http_req req; /* scratch */
-    struct str busy;
-    /* Taken at boot, so that one client at a time is answered though the budget is spent: just then
-     * somebody wants to know, and a probe that fails would have us restarted. */
-    struct buf body, spare_in, spare_out;
-};
+#define TEXT "text/plain; charset=utf-8"
 
 struct admin_client {
     uint32_t magic;
     bool closed, has_spare;
     struct admin *admin;
+    struct admin_caller who;
     struct conn conn;
     struct timer timer;
     struct list link;
@@ -78,19 +69,44 @@ close_client(struct admin_client *c)
     loop_defer(c->admin->loop, &c->free_task, on_free, c);
 }
 
+/* The head of an answer whose body is written behind it; returns where the length goes. */
+static size_t
+begin_answer(struct buf *out, int status, const char *type, const char *allow)
+{
+    buf_addf(out, "HTTP/1.1 %d %s\r\nContent-Type: %s\r\n", status, http_reason(status), type);
+    if (allow != NULL)
+        buf_addf(out, "Allow: %s\r\n", allow);
+    buf_str(out, STR("Content-Length: "));
+    size_t length_at = out->len;
+    buf_addf(out,
+        "%*s\r\nCache-Control: no-store\r\nX-Content-Type-Options: nosniff\r\n"
+        "Connection: close\r\n\r\n",
+        LENGTH_DIGITS, "");
+    return length_at;
+}
+
+static void
+end_answer(struct buf *out, size_t length_at, size_t body_at, bool head)
+{
+    char digits[LENGTH_DIGITS + 1];
+    if (!buf_ok(out))
+        return;
+    snprintf(digits, sizeof digits, "%*zu", LENGTH_DIGITS, out->len - body_at);
+    memcpy(out->p + length_at, digits, LENGTH_DIGITS);
+    if (head)
+        out->len = body_at;
+}
+
 static void
 put_answer(struct buf *out, int status, const char *type, struct str body, bool head)
 {
-    buf_addf(out,
-        "HTTP/1.1 %d %s\r\nContent-Type: %s\r\nContent-Length: %zu\r\nCache-Control: no-store\r\n"
-        "Connection: close\r\n\r\n",
-        status, http_reason(status), type, body.len);
-    if (!head)
-        buf_str(out, body);
+    size_t length_at = begin_answer(out, status, type, NULL), body_at = out->len;
+    buf_str(out, body);
+    end_answer(out, length_at, body_at, head);
 }
 
-static void LOOP_ONLY
-update_gauges(struct admin *a)
+void
+admin_update_gauges(struct admin *a)
 {
     struct upool_stats st;
     upool_stats(a->pool, &st);
@@ -103,34 +119,112 @@ update_gauges(struct admin *a)
 }
 
 static void LOOP_ONLY
+answer_metrics(struct admin_client *c, bool head)
+{
+    struct admin *a = c->admin;
+    admin_update_gauges(a);
+    a->body.len = 0;
+    metric_print(&a->body);
+    put_answer(&c->out, 200, "text/plain; version=0.0.4; charset=utf-8",
+        str_n(a->body.p, a->body.len), head);
+    c->out.failed |= !buf_ok(&a->body); /* better no answer than a part of one */
+    a->body.failed = false;
+}
+
+static void LOOP_ONLY
+answer_ready(struct admin_client *c, bool upstream, bool head)
+{
+    struct admin *a = c->admin;
+    if (proxy_is_draining(a->px))
+        put_answer(&c->out, 503, TEXT, STR("draining\n"), head);
+    else if (upstream && !upool_seems_up(a->pool))
+        put_answer(&c->out, 503, TEXT, STR("no upstream address works\n"), head);
+    else
+        put_answer(&c->out, 200, TEXT, STR("ok\n"), head);
+}
+
+/* What a command says is written before its status is known, and moved behind the head then. */
+static struct admin_done LOOP_ONLY
+answer_control(struct admin_client *c, const struct admin_call *call)
+{
+    struct admin *a = c->admin;
+    struct json j;
+    a->body.len = 0;
+    json_init(&j, &a->body);
+    struct admin_done done = admin_control(a, call, &j);
+    buf_str(&a->body, STR("\n"));
+    put_answer(&c->out, done.status, "application/json", str_n(a->body.p, a->body.len), false);
+    a->body.failed = false;
+    metric_inc(done.status == 200 ? M_ADMIN_OK : M_ADMIN_FAILED);
+    LOG_I("admin_command command=%s status=%d from=%s uid=%" PRId64 " pid=%" PRId64,
+        admin_commands[call->id].path + sizeof ADMIN_API - 1, done.status,
+        c->who.is_unix ? "unix" : "tcp", c->who.uid, c->who.pid);
+    return done;
+}
+
+static void LOOP_ONLY
+answer_show(struct admin_client *c, const struct admin_call *call, bool head)
+{
+    struct json j;
+    size_t length_at = begin_answer(&c->out, 200, "application/json", NULL), body_at = c->out.len;
+    json_init(&j, &c->out);
+    admin_show(c->admin, call, &c->who, &j);
+    CHECK(json_whole(&j) || !buf_ok(&c->out));
+    buf_str(&c->out, STR("\n"));
+    end_answer(&c->out, length_at, body_at, head);
+}
+
+static void LOOP_ONLY
+answer_refusal(struct admin_client *c, const struct http_req *r, const struct admin_refusal *no)
+{
+    const struct admin_caller *who = &c->who;
+    if (no->denied && r->method == HTTP_M_POST) {
+        metric_inc(M_ADMIN_DENIED);
+        LOG_W("admin_denied error=%s from=%s uid=%" PRId64 " pid=%" PRId64, no->error,
+            who->is_unix ? "unix" : "tcp", who->uid, who->pid);
+    }
+    bool head = r->method == HTTP_M_HEAD;
+    size_t length_at =
+        begin_answer(&c->out, no->status, no->json ? "application/json" : TEXT, no->allow);
+    size_t body_at = c->out.len;
+    if (no->json) {
+        struct json j;
+        json_init(&j, &c->out);
+        json_object(&j, NULL);
+        json_text(&j, "error", no->error);
+        json_text(&j, "message", no->message);
+        json_text(&j, "allowed_by", no->allowed_by[0] == '\0' ? NULL : no->allowed_by);
+        json_end(&j);
+        buf_str(&c->out, STR("\n"));
+    } else {
+        buf_addf(&c->out, "%s%s%s\n", no->message, no->allowed_by[0] == '\0' ? "" : "; ",
+            no->allowed_by);
+    }
+    end_answer(&c->out, length_at, body_at, head);
+}
+
+static struct admin_done LOOP_ONLY
 answer(struct admin_client *c, const struct http_req *r)
 {
-    static const char text[] = "text/plain; charset=utf-8";
-    struct admin *a = c->admin;
+    struct admin_call call;
+    struct admin_refusal no;
+    struct admin_done done = {.status = 200};
     bool head = r->method == HTTP_M_HEAD;
-    if (r->method != HTTP_M_GET && !head) {
-        put_answer(&c->out, 405, text, STR("only GET and HEAD\n"), false);
-    } else if (str_eq(r->target, STR("/live"))) {
-        put_answer(&c->out, 200, text, STR("ok\n"), head);
-    } else if (str_eq(r->target, STR("/ready")) || str_eq(r->target, STR("/ready?upstream"))) {
-        if (proxy_is_draining(a->px))
-            put_answer(&c->out, 503, text, STR("draining\n"), head);
-        else if (r->target.len > 6 && !upool_seems_up(a->pool))
-            put_answer(&c->out, 503, text, STR("no upstream address works\n"), head);
-        else
-            put_answer(&c->out, 200, text, STR("ok\n"), head);
-    } else if (str_eq(r->target, STR("/metrics"))) {
-        update_gauges(a);
-        a->body.len = 0;
-        metric_print(&a->body);
-        put_answer(&c->out, 200, "text/plain; version=0.0.4; charset=utf-8",
-            str_n(a->body.p, a->body.len), head);
-        c->out.failed |= !buf_ok(&a->body); /* better no answer than a part of one */
-        a->body.failed = false;
-    } else {
-        put_answer(&c->out, 404, text,
-            STR("here are /live, /ready, /ready?upstream and /metrics\n"), head);
+    if (!admin_route(r, &c->who, &call, &no)) {
+        answer_refusal(c, r, &no);
+        return done;
     }
+    if (admin_commands[call.id].access == ADMIN_ACCESS_CONTROL)
+        done = answer_control(c, &call);
+    else if (call.id == ADMIN_LIVE)
+        put_answer(&c->out, 200, TEXT, STR("ok\n"), head);
+    else if (call.id == ADMIN_READY)
+        answer_ready(c, call.upstream, head);
+    else if (call.id == ADMIN_METRICS)
+        answer_metrics(c, head);
+    else
+        answer_show(c, &call, head);
+    return done;
 }
 
 static void LOOP_ONLY
@@ -169,14 +263,18 @@ read_request(struct admin_client *c)
             h = http_req_parse(&c->admin->req, str_n(c->in.p, c->in.len), &e);
         if (h == HTTP_MORE)
             continue;
+        struct admin_done done = {.status = 400};
         if (h == HTTP_OK)
-            answer(c, &c->admin->req);
+            done = answer(c, &c->admin->req);
         else
-            put_answer(&c->out, 400, "text/plain", STR("bad request\n"), false);
+            put_answer(&c->out, 400, TEXT, STR("bad request\n"), false);
+        struct admin *a = c->admin;
         if (buf_ok(&c->out))
             flush(c);
         else
             close_client(c);
+        if (done.stop)
+            a->stop(a->stop_arg, done.how);
         return;
     }
 }
@@ -202,11 +300,26 @@ on_timeout(void *arg)
     close_client(OBJ_CAST(struct admin_client, arg, ADMIN_MAGIC));
 }
 
+static struct admin_caller LOOP_ONLY
+caller_of(const struct admin *a, int fd, const struct addr *peer)
+{
+    struct admin_caller who = {.is_unix = peer->sa.sa_family == AF_UNIX, .uid = -1, .pid = -1};
+    struct ucred cred;
+    socklen_t len = sizeof cred;
+    if (!who.is_unix) {
+        who.access = a->cfg->admin.tcp_access;
+    } else if (getsockopt(fd, SOL_SOCKET, SO_PEERCRED, &cred, &len) == 0) {
+        who.uid = cred.uid;
+        who.pid = cred.pid;
+        who.access = admin_access_of(who.uid, geteuid());
+    }
+    return who;
+}
+
 static void
 on_accept(void *arg, int fd, const struct addr *peer)
 {
     thr_check_loop();
-    (void)peer;
     struct admin *a = arg;
     struct admin_client *c = a->count < ADMIN_CLIENTS_MAX ? mem_zalloc(sizeof *c) : NULL;
     if (c == NULL) {
@@ -216,6 +329,7 @@ on_accept(void *arg, int fd, const struct addr *peer)
     }
     OBJ_INIT(c, ADMIN_MAGIC);
     c->admin = a;
+    c->who = caller_of(a, fd, peer);
     buf_init(&c->in, HEAD_MAX);
     buf_init(&c->out, ANSWER_MAX + 1024);
     timer_init(&c->timer, a->loop, on_timeout, c);
@@ -249,32 +363,63 @@ reserve_spare(struct admin *a)
 }
 
 static bool LOOP_ONLY
-open_listener(
-    struct admin *a, const char *address, struct passed *passed, char *why, size_t why_len)
+has_address(const struct admin *a, const struct addr *addr)
 {
-    struct listener_options o = {.backlog = 128, .mode = 0660};
-    const char *parse_why = "";
-    struct passed_socket *s = passed_find(passed, PASSED_ADMIN);
-    if (address[0] != '\0' && !addr_parse(str_of(address), &o.addr, &parse_why)) {
-        snprintf(why, why_len, "[admin] address %s: %s", address, parse_why);
-        return false;
-    }
-    if (s == NULL)
-        return listener_open(&a->listener, &o, why, why_len);
-    if (address[0] != '\0' && !addr_eq(&o.addr, &s->addr)) {
-        char text[ADDR_TEXT_MAX];
-        addr_format(&s->addr, text);
-        snprintf(why, why_len,
-            "[admin] address is %s, but the socket passed as \"%s\" is %s; make them agree, or "
-            "leave the address out",
-            address, PASSED_ADMIN, text);
-        return false;
-    }
-    passed_claim(s, &a->listener, false);
-    if (passed_find(passed, PASSED_ADMIN) == NULL)
-        return true;
-    snprintf(why, why_len, "more than one socket was passed as \"%s\"", PASSED_ADMIN);
+    for (size_t i = 0; i < a->listener_count; i++)
+        if (addr_port(addr) + (addr->sa.sa_family == AF_UNIX) > 0 &&
+            addr_eq(&a->listeners[i].addr, addr))
+            return true;
     return false;
+}
+
+static bool LOOP_ONLY
+open_listeners(struct admin *a, struct passed *passed, char *why, size_t why_len)
+{
+    const struct config_admin *cfg = &a->cfg->admin;
+    struct passed_socket *s;
+    while ((s = passed_find(passed, PASSED_ADMIN)) != NULL) {
+        if (a->listener_count == CONFIG_MAX_ADMIN) {
+            snprintf(why, why_len, "more than %d sockets were passed as \"%s\"", CONFIG_MAX_ADMIN,
+                PASSED_ADMIN);
+            return false;
+        }
+        passed_claim(s, &a->listeners[a->listener_count++], false);
+    }
+    struct listener_options o = {
+        .backlog = 128, .mode = (unsigned)strtoul(cfg->mode, NULL, 8), .group = cfg->group};
+    for (size_t i = 0; i < cfg->address.count; i++) {
+        const char *parse_why = "", *text = cfg->address.item[i];
+        if (!addr_parse(str_of(text), &o.addr, &parse_why)) {
+            snprintf(why, why_len, "[admin] address %s: %s", text, parse_why);
+            return false;
+        }
+        if (has_address(a, &o.addr)) /* it was passed */
+            continue;
+        if (a->listener_count == CONFIG_MAX_ADMIN) {
+            snprintf(why, why_len, "more than %d admin addresses", CONFIG_MAX_ADMIN);
+            return false;
+        }
+        if (!listener_open(&a->listeners[a->listener_count], &o, why, why_len))
+            return false;
+        a->listener_count++;
+    }
+    return true;
+}
+
+/* The configuration was checked for this, passed sockets were not. */
+static bool LOOP_ONLY
+check_reach(const struct admin *a, char *why, size_t why_len)
+{
+    for (size_t i = 0; i < a->listener_count; i++) {
+        if (a->cfg->admin.tcp_access != ADMIN_ACCESS_CONTROL ||
+            addr_is_loopback(&a->listeners[i].addr))
+            continue;
+        snprintf(why, why_len,
+            "[admin] tcp_access = control is for loopback only, and the admin address %s is not",
+            a->listeners[i].text);
+        return false;
+    }
+    return true;
 }
 
 struct admin *
@@ -287,20 +432,23 @@ admin_new(struct loop *l, const struct config *cfg, struct proxy *px, struct upo
         return NULL;
     }
     a->loop = l;
+    a->cfg = cfg;
     a->px = px;
     a->pool = pool;
+    a->started = loop_now(l);
     a->busy =
         STR("HTTP/1.1 503 Service Unavailable\r\nConnection: close\r\nContent-Length: 0\r\n\r\n");
-    a->listener.fd = -1;
     list_init(&a->clients);
     http_req_init(&a->req);
     if (!reserve_spare(a)) {
         snprintf(why, why_len, "out of memory");
         goto fail;
     }
-    if (!open_listener(a, cfg->admin.address, passed, why, why_len))
+    if (!open_listeners(a, passed, why, why_len) || !check_reach(a, why, why_len))
         goto fail;
-    if (!listener_start(&a->listener, l, a->busy, on_accept, a)) {
+    for (size_t i = 0; i < a->listener_count; i++) {
+        if (listener_start(&a->listeners[i], l, a->busy, on_accept, a))
+            continue;
         snprintf(why, why_len, "out of memory");
         goto fail;
     }
@@ -310,10 +458,17 @@ fail:
     return NULL;
 }
 
-const char *
-admin_address(const struct admin *a)
+void
+admin_on_stop(struct admin *a, admin_stop_fn fn, void *arg)
 {
-    return a->listener.text;
+    a->stop = fn;
+    a->stop_arg = arg;
+}
+
+const char *
+admin_address(const struct admin *a, size_t i)
+{
+    return i < a->listener_count ? a->listeners[i].text : NULL;
 }
 
 void
@@ -323,7 +478,8 @@ admin_free(struct admin **ap)
     if (a == NULL)
         return;
     *ap = NULL;
-    listener_close(&a->listener);
+    for (size_t i = 0; i < a->listener_count; i++)
+        listener_close(&a->listeners[i]);
     LIST_EACH_SAFE (node, next, &a->clients) {
         struct admin_client *c = CONTAINER_OF(node, struct admin_client, link);
         close_client(c);

@@ -14,6 +14,7 @@
 #include "config/config_structs.h"
 
 #define CONFIG_MAX_LISTEN 32
+#define CONFIG_MAX_ADMIN  8
 
 struct config {
     struct config_chmux chmux;
@@ -57,6 +58,16 @@ void config_free(struct config **cp);
 /* Every option as an INI file that would give the same configuration, each followed by a comment
  * that says where its value came from (default, FILE:LINE, environment, flag). Secrets masked. */
 void config_print(const struct config *c, struct buf *out);
+/* Every option in the order of the table. Good for the call; a callback that says false ends it. */
+struct config_item {
+    const char *section, *key; /* "upstream", "listen NAME" */
+    struct str value;          /* as it would be written; "********" for a secret */
+    struct str source;         /* "default", "FILE:LINE", "environment CHMUX_X", "--pool-size" */
+    bool reloadable;
+};
+typedef bool (*config_item_fn)(void *arg, const struct config_item *it);
+/* false: no memory. */
+MUST_USE bool config_each(const struct config *c, config_item_fn fn, void *arg);
 /* The reference page docs/CONFIG.md. */
 void config_reference(struct buf *out);
 /* The built-in listeners were not asked for: one that cannot be bound is a warning when the

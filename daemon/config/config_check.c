@@ -259,9 +259,37 @@ check_listener(struct config_loader *l, size_t i)
             complain(l, FAIL, &s, "%s is the address of listener \"%s\" too; use each once",
                 c->listen[i].address, c->listen_name[j]);
     struct subject admin = SUBJECT(admin, "address");
-    if (!admin.origin->bad && same_address(c->listen[i].address, c->admin.address))
-        complain(l, FAIL, &admin, "%s is the address of listener \"%s\" too; use each once",
-            c->admin.address, c->listen_name[i]);
+    for (size_t j = 0; j < c->admin.address.count && !admin.origin->bad; j++)
+        if (same_address(c->listen[i].address, c->admin.address.item[j]))
+            complain(l, FAIL, &admin, "%s is the address of listener \"%s\" too; use each once",
+                c->admin.address.item[j], c->listen_name[i]);
+}
+
+static void
+check_admin(struct config_loader *l)
+{
+    const struct config_list *list = &l->c->admin.address;
+    enum admin_access access = l->c->admin.tcp_access;
+    struct subject s[] = {SUBJECT(admin, "address"), SUBJECT(admin, "tcp_access")};
+    if (!usable(s, COUNT_OF(s)))
+        return;
+    for (size_t i = 0; i < list->count; i++) {
+        struct config_address a;
+        char why[CONFIG_WHY_MAX];
+        for (size_t j = 0; j < i; j++)
+            if (same_address(list->item[i], list->item[j]))
+                complain(l, FAIL, &s[0], "%s is there twice; use each once", list->item[i]);
+        if (!config_parse_address(str_of(list->item[i]), &a, why, sizeof(why)) || a.is_loopback)
+            continue;
+        if (access == ADMIN_ACCESS_CONTROL)
+            complain(l, FAIL, &s[1],
+                "control is for loopback only, and %s is not: whoever reaches it could stop chmux; "
+                "use a unix socket for commands",
+                list->item[i]);
+        else if (access == ADMIN_ACCESS_READ)
+            complain(l, WARN, &s[1],
+                "whoever reaches %s sees users, query ids and the configuration", list->item[i]);
+    }
 }
 
 void
@@ -272,6 +300,7 @@ config_cross_check(struct config_loader *l)
     check_urls(l);
     check_certificate_pair(l);
     check_tls(l);
+    check_admin(l);
     for (size_t i = 0; i < l->c->listen_count; i++)
         check_listener(l, i);
 }

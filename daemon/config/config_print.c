@@ -13,24 +13,79 @@ pad_to(struct buf *out, size_t line_start, size_t column)
     while (buf_ok(out) && out->len - line_start < column);
 }
 
+static const void *
+base_of(const struct config *c, struct config_target t)
+{
+    return (const char *)c + t.sec->offset +
+           (config_section_repeats(t.sec) ? t.listener * sizeof(struct config_listen) : 0);
+}
+
+static void
+print_value(
+    const struct config *c, struct config_target t, const struct config_opt *opt, struct buf *out)
+{
+    if (config_key_is_secret(str_of(opt->key)))
+        buf_str(out, STR("********"));
+    else
+        config_value_print(opt, base_of(c, t), out);
+}
+
+/* false: enough, or no memory. */
+static bool
+each_of_section(
+    const struct config *c, struct config_target t, config_item_fn fn, void *arg, struct buf *text)
+{
+    char name[CONFIG_TARGET_NAME_MAX];
+    size_t count;
+    const struct config_opt *opt = t.sec->opts(&count);
+    config_target_name(c, t, name);
+    for (size_t i = 0; i < count; i++) {
+        text->len = 0;
+        print_value(c, t, &opt[i], text);
+        size_t value_len = text->len;
+        config_origin_print(c, config_origin_of(c, t, &opt[i]), text);
+        if (!buf_ok(text))
+            return false;
+        struct config_item it = {.section = name,
+            .key = opt[i].key,
+            .value = str_n(text->p, value_len),
+            .source = str_n(text->p + value_len, text->len - value_len),
+            .reloadable = opt[i].reloadable};
+        if (!fn(arg, &it))
+            return false;
+    }
+    return true;
+}
+
+bool
+config_each(const struct config *c, config_item_fn fn, void *arg)
+{
+    struct buf text;
+    bool more = true;
+    buf_init(&text, 64 << 10);
+    for (size_t i = 0; i < CONFIG_SECTION_COUNT && more; i++) {
+        struct config_target t = {.sec = &config_sections[i]};
+        size_t times = config_section_repeats(t.sec) ? c->listen_count : 1;
+        for (; t.listener < times && more; t.listener++)
+            more = each_of_section(c, t, fn, arg, &text);
+    }
+    bool ok = buf_ok(&text);
+    buf_fini(&text);
+    return ok;
+}
+
 static void
 print_section(const struct config *c, struct config_target t, const char *prefix, struct buf *out)
 {
     char name[CONFIG_TARGET_NAME_MAX];
     size_t count;
     const struct config_opt *opt = t.sec->opts(&count);
-    const char *base =
-        (const char *)c + t.sec->offset +
-        (config_section_repeats(t.sec) ? t.listener * sizeof(struct config_listen) : 0);
     buf_addf(out, "\n%s[%s]\n", prefix, config_target_name(c, t, name));
     for (size_t i = 0; i < count; i++) {
         size_t line_start = out->len;
         bool secret = config_key_is_secret(str_of(opt[i].key));
         buf_addf(out, "%s%s = ", secret ? "# " : prefix, opt[i].key);
-        if (secret)
-            buf_str(out, STR("********"));
-        else
-            config_value_print(&opt[i], base, out);
+        print_value(c, t, &opt[i], out);
         pad_to(out, line_start, COMMENT_COLUMN);
         buf_str(out, STR("; "));
         config_origin_print(c, config_origin_of(c, t, &opt[i]), out);

@@ -16,6 +16,9 @@ enum compression { COMPRESSION_OFF, COMPRESSION_ZSTD, COMPRESSION_LZ4, COMPRESSI
 enum local_encoding { LOCAL_ENCODING_IDENTITY, LOCAL_ENCODING_CLIENT };
 enum local_blocks { LOCAL_BLOCKS_LZ4, LOCAL_BLOCKS_NONE };
 
+/* What somebody may do at the admin address; each includes those before it. */
+enum admin_access { ADMIN_ACCESS_HEALTH, ADMIN_ACCESS_READ, ADMIN_ACCESS_CONTROL };
+
 #define CONFIG_AUTO (-1) /* an INT whose default is the word auto */
 
 struct config_list {

@@ -10,6 +10,7 @@ static const char *const words_tls_version[] = {"1.2", "1.3", NULL};
 static const char *const words_compression[] = {"off", "zstd", "lz4", "gzip", NULL};
 static const char *const words_local_encoding[] = {"identity", "client", NULL};
 static const char *const words_local_blocks[] = {"lz4", "none", NULL};
+static const char *const words_admin_access[] = {"health", "read", "control", NULL};
 static const char *const words_log_level[] = {"error", "warn", "info", "debug", NULL};
 static const char *const words_log_format[] = {"text", "json", NULL};
 
@@ -19,6 +20,8 @@ _Static_assert(COMPRESSION_OFF == 0 && COMPRESSION_ZSTD == 1, "order of the word
 _Static_assert(COMPRESSION_LZ4 == 2 && COMPRESSION_GZIP == 3, "order of the words");
 _Static_assert(LOCAL_ENCODING_IDENTITY == 0 && LOCAL_ENCODING_CLIENT == 1, "order of the words");
 _Static_assert(LOCAL_BLOCKS_LZ4 == 0 && LOCAL_BLOCKS_NONE == 1, "order of the words");
+_Static_assert(ADMIN_ACCESS_HEALTH == 0 && ADMIN_ACCESS_READ == 1, "order of the words");
+_Static_assert(ADMIN_ACCESS_CONTROL == 2, "order of the words");
 _Static_assert(LOG_ERROR == 0 && LOG_WARN == 1 && LOG_INFO == 2 && LOG_DEBUG == 3, "order");
 _Static_assert(LOG_TEXT == 0 && LOG_JSON == 1, "order of the words");
 

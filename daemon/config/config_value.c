@@ -177,6 +177,7 @@ set_enum(const struct config_opt *opt, void *field, struct str text, char why[CO
 _Static_assert(sizeof(enum host_header) == sizeof(unsigned), "set_enum writes an unsigned");
 _Static_assert(sizeof(enum on_disconnect) == sizeof(unsigned), "set_enum writes an unsigned");
 _Static_assert(sizeof(enum tls_version) == sizeof(unsigned), "set_enum writes an unsigned");
+_Static_assert(sizeof(enum admin_access) == sizeof(unsigned), "set_enum writes an unsigned");
 _Static_assert(sizeof(enum log_level) == sizeof(unsigned), "set_enum writes an unsigned");
 _Static_assert(sizeof(enum log_format) == sizeof(unsigned), "set_enum writes an unsigned");
 
@@ -259,6 +260,22 @@ check_address(struct str text, char why[CONFIG_WHY_MAX])
 }
 
 static bool
+check_admin_addresses(struct str text, char why[CONFIG_WHY_MAX])
+{
+    struct str token, rest = text;
+    size_t count = 0;
+    while (str_next_token(&rest, &token)) {
+        if (!check_address(token, why))
+            return false;
+        count++;
+    }
+    if (count <= CONFIG_MAX_ADMIN)
+        return true;
+    (void)bad(why, "%zu addresses; at most %d are allowed", count, CONFIG_MAX_ADMIN);
+    return false;
+}
+
+static bool
 check_mode(struct str text, char why[CONFIG_WHY_MAX])
 {
     char q[CONFIG_QUOTE_MAX];
@@ -294,7 +311,8 @@ static const struct {
     {CONFIG_SECTION_upstream, "tls_server_name", check_server_name},
     {CONFIG_SECTION_listen, "address", check_address},
     {CONFIG_SECTION_listen, "mode", check_mode},
-    {CONFIG_SECTION_admin, "address", check_address},
+    {CONFIG_SECTION_admin, "address", check_admin_addresses},
+    {CONFIG_SECTION_admin, "mode", check_mode},
 };
 
 static bool

@@ -97,7 +97,7 @@ test_nothing_given_gives_the_defaults(void **state)
     T_EQ(c->upstream.tls_min_version, TLS_VERSION_1_2);
     T_TRUE(c->upstream.tls_verify);
     T_ZEQ(c->upstream.tls_ca_file, "");
-    T_ZEQ(c->admin.address, "");
+    T_EQ(c->admin.address.count, 0);
     T_EQ(c->log.level, LOG_INFO);
     T_EQ(c->log.format, LOG_TEXT);
     T_EQ(c->listen_count, 2);

@@ -1,0 +1,46 @@
+#ifndef CHMUX_ADMIN_ADMIN_IMPL_H
+#define CHMUX_ADMIN_ADMIN_IMPL_H
+/*
+ * admin_impl: what admin.c (connections, answers), admin_show.c (what is shown) and admin_control.c
+ * (commands) share, and nobody else.
+ */
+#include "admin/admin.h"
+#include "admin/admin_route.h"
+#include "base/json.h"
+#include "proxy/proxy_view.h"
+
+struct admin {
+    struct loop *loop;
+    struct proxy *px;
+    struct upool *pool;
+    const struct config *cfg;
+    struct listener listeners[CONFIG_MAX_ADMIN];
+    size_t listener_count;
+    struct list clients;
+    size_t count;
+    struct http_req req; /* scratch */
+    struct str busy;
+    struct mono started;
+    admin_stop_fn stop;
+    void *stop_arg;
+    /* Taken at boot, so that one client at a time is answered though the budget is spent: just then
+     * somebody wants to know, and a probe that fails would have us restarted. */
+    struct buf body, spare_in, spare_out;
+};
+
+/* Gauges that are computed, not kept. */
+void admin_update_gauges(struct admin *a) LOOP_ONLY;
+
+/* Writes the answer to one of the GETs of the API: one value. */
+void admin_show(struct admin *a, const struct admin_call *call, const struct admin_caller *who,
+    struct json *j) LOOP_ONLY;
+
+struct admin_done {
+    int status; /* 200, or why not */
+    bool stop;  /* and then a->stop is to be called, once the answer is on its way */
+    enum admin_stop how;
+};
+/* Runs one of the POSTs, and writes what came of it. */
+struct admin_done admin_control(struct admin *a, const struct admin_call *call, struct json *j)
+    LOOP_ONLY;
+#endif
