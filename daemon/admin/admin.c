@@ -148,9 +148,9 @@ static struct admin_done LOOP_ONLY
 answer_control(struct admin_client *c, const struct admin_call *call)
 {
     struct admin *a = c->admin;
-    struct json j;
+    struct jsonw j;
     a->body.len = 0;
-    json_init(&j, &a->body);
+    jsonw_init(&j, &a->body);
     struct admin_done done = admin_control(a, call, &j);
     buf_str(&a->body, STR("\n"));
     put_answer(&c->out, done.status, "application/json", str_n(a->body.p, a->body.len), false);
@@ -165,11 +165,11 @@ answer_control(struct admin_client *c, const struct admin_call *call)
 static void LOOP_ONLY
 answer_show(struct admin_client *c, const struct admin_call *call, bool head)
 {
-    struct json j;
+    struct jsonw j;
     size_t length_at = begin_answer(&c->out, 200, "application/json", NULL), body_at = c->out.len;
-    json_init(&j, &c->out);
+    jsonw_init(&j, &c->out);
     admin_show(c->admin, call, &c->who, &j);
-    CHECK(json_whole(&j) || !buf_ok(&c->out));
+    CHECK(jsonw_whole(&j) || !buf_ok(&c->out));
     buf_str(&c->out, STR("\n"));
     end_answer(&c->out, length_at, body_at, head);
 }
@@ -188,13 +188,13 @@ answer_refusal(struct admin_client *c, const struct http_req *r, const struct ad
         begin_answer(&c->out, no->status, no->json ? "application/json" : TEXT, no->allow);
     size_t body_at = c->out.len;
     if (no->json) {
-        struct json j;
-        json_init(&j, &c->out);
-        json_object(&j, NULL);
-        json_text(&j, "error", no->error);
-        json_text(&j, "message", no->message);
-        json_text(&j, "allowed_by", no->allowed_by[0] == '\0' ? NULL : no->allowed_by);
-        json_end(&j);
+        struct jsonw j;
+        jsonw_init(&j, &c->out);
+        jsonw_object(&j, NULL);
+        jsonw_text(&j, "error", no->error);
+        jsonw_text(&j, "message", no->message);
+        jsonw_text(&j, "allowed_by", no->allowed_by[0] == '\0' ? NULL : no->allowed_by);
+        jsonw_end(&j);
         buf_str(&c->out, STR("\n"));
     } else {
         buf_addf(&c->out, "%s%s%s\n", no->message, no->allowed_by[0] == '\0' ? "" : "; ",

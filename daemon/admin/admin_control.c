@@ -6,24 +6,24 @@
 #include "base/no_block.h"
 
 static struct admin_done
-say(struct json *j, const char *message)
+say(struct jsonw *j, const char *message)
 {
-    json_bool(j, "ok", true);
-    json_text(j, "message", message);
+    jsonw_bool(j, "ok", true);
+    jsonw_text(j, "message", message);
     return (struct admin_done){.status = 200};
 }
 
 static struct admin_done
-fail(struct json *j, int status, const char *error, const char *message, const char *hint)
+fail(struct jsonw *j, int status, const char *error, const char *message, const char *hint)
 {
-    json_text(j, "error", error);
-    json_text(j, "message", message);
-    json_text(j, "allowed_by", hint);
+    jsonw_text(j, "error", error);
+    jsonw_text(j, "message", message);
+    jsonw_text(j, "allowed_by", hint);
     return (struct admin_done){.status = status};
 }
 
 static struct admin_done LOOP_ONLY
-stop(struct admin *a, enum admin_stop how, struct json *j)
+stop(struct admin *a, enum admin_stop how, struct jsonw *j)
 {
     if (a->stop == NULL)
         return fail(j, 503, "starting", "chmuxd is starting", "try again in a moment");
@@ -39,34 +39,34 @@ stop(struct admin *a, enum admin_stop how, struct json *j)
 }
 
 static struct admin_done LOOP_ONLY
-pause_pool(struct admin *a, bool pause, struct json *j)
+pause_pool(struct admin *a, bool pause, struct jsonw *j)
 {
     struct upool_stats st;
     upool_stats(a->pool, &st);
     if (pause && proxy_is_draining(a->px))
         return fail(j, 409, "draining", "chmuxd is draining: what waits has to be served", NULL);
     upool_pause(a->pool, pause);
-    json_bool(j, "was_paused", st.paused);
-    json_uint(j, "waiting", st.waiting);
+    jsonw_bool(j, "was_paused", st.paused);
+    jsonw_uint(j, "waiting", st.waiting);
     if (pause)
         return say(j, st.paused ? "paused already" : "paused: requests wait, what runs goes on");
     return say(j, st.paused ? "resumed" : "nothing was paused");
 }
 
 static struct admin_done LOOP_ONLY
-reconnect(struct admin *a, struct json *j)
+reconnect(struct admin *a, struct jsonw *j)
 {
     size_t idle, active;
     upool_reconnect(a->pool, &idle, &active);
-    json_uint(j, "closed", idle);
-    json_uint(j, "close_when_done", active);
+    jsonw_uint(j, "closed", idle);
+    jsonw_uint(j, "close_when_done", active);
     return say(j, "idle connections are closed, busy ones when their request is done");
 }
 
 static struct admin_done LOOP_ONLY
-kill_one(struct admin *a, uint64_t id, struct json *j)
+kill_one(struct admin *a, uint64_t id, struct jsonw *j)
 {
-    json_uint(j, "id", id);
+    jsonw_uint(j, "id", id);
     if (!proxy_kill(a->px, id))
         return fail(j, 404, "not_running", "no such request runs",
             "GET " ADMIN_API "exchanges shows those that do");
@@ -75,21 +75,21 @@ kill_one(struct admin *a, uint64_t id, struct json *j)
 }
 
 static struct admin_done
-set_log_level(enum log_level level, struct json *j)
+set_log_level(enum log_level level, struct jsonw *j)
 {
     static const char *const names[] = {"error", "warn", "info", "debug"};
     int before = atomic_load_explicit(&log_threshold, memory_order_relaxed);
     log_set_level(level);
-    json_text(j, "level", names[level]);
-    json_text(j, "before", names[before]);
+    jsonw_text(j, "level", names[level]);
+    jsonw_text(j, "before", names[before]);
     return say(j, "until the next start");
 }
 
 struct admin_done
-admin_control(struct admin *a, const struct admin_call *call, struct json *j)
+admin_control(struct admin *a, const struct admin_call *call, struct jsonw *j)
 {
     struct admin_done done = {.status = 500};
-    json_object(j, NULL);
+    jsonw_object(j, NULL);
     switch ((int)call->id) {
     case ADMIN_DRAIN: done = stop(a, ADMIN_STOP_DRAIN, j); break;
     case ADMIN_SHUTDOWN: done = stop(a, call->now ? ADMIN_STOP_NOW : ADMIN_STOP_SHUTDOWN, j); break;
@@ -100,6 +100,6 @@ admin_control(struct admin *a, const struct admin_call *call, struct json *j)
     case ADMIN_LOG_LEVEL: done = set_log_level(call->level, j); break;
     default: CHECK(!"a command that changes nothing");
     }
-    json_end(j);
+    jsonw_end(j);
     return done;
 }

@@ -6,7 +6,7 @@
  */
 #include "admin/admin.h"
 #include "admin/admin_route.h"
-#include "base/json.h"
+#include "base/jsonw.h"
 #include "proxy/proxy_view.h"
 
 struct admin {
@@ -33,7 +33,7 @@ void admin_update_gauges(struct admin *a) LOOP_ONLY;
 
 /* Writes the answer to one of the GETs of the API: one value. */
 void admin_show(struct admin *a, const struct admin_call *call, const struct admin_caller *who,
-    struct json *j) LOOP_ONLY;
+    struct jsonw *j) LOOP_ONLY;
 
 struct admin_done {
     int status; /* 200, or why not */
@@ -41,6 +41,6 @@ struct admin_done {
     enum admin_stop how;
 };
 /* Runs one of the POSTs, and writes what came of it. */
-struct admin_done admin_control(struct admin *a, const struct admin_call *call, struct json *j)
+struct admin_done admin_control(struct admin *a, const struct admin_call *call, struct jsonw *j)
     LOOP_ONLY;
 #endif

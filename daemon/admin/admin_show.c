@@ -18,18 +18,18 @@ static const char *const level_names[] = {"error", "warn", "info", "debug"};
 /* ---- lists ---- */
 
 struct list_writer {
-    struct json *j;
-    struct json_place mark;
+    struct jsonw *j;
+    struct jsonw_place mark;
     size_t limit, shown;
     bool truncated;
     bool lost; /* not even what stands before the list fitted */
 };
 
 static struct list_writer
-list_begin(struct json *j, const char *key, size_t limit)
+list_begin(struct jsonw *j, const char *key, size_t limit)
 {
     struct list_writer w = {.j = j, .limit = limit};
-    json_array(j, key);
+    jsonw_array(j, key);
     w.lost = !buf_reserve(j->out, TAIL_ROOM);
     return w;
 }
@@ -42,8 +42,8 @@ item_begin(struct list_writer *w)
         w->truncated = true;
         return false;
     }
-    w->mark = json_mark(w->j);
-    json_object(w->j, NULL);
+    w->mark = jsonw_mark(w->j);
+    jsonw_object(w->j, NULL);
     return true;
 }
 
@@ -51,8 +51,8 @@ item_begin(struct list_writer *w)
 static bool
 item_end(struct list_writer *w)
 {
-    json_end(w->j);
-    if (!json_keep(w->j, &w->mark, TAIL_ROOM)) {
+    jsonw_end(w->j);
+    if (!jsonw_keep(w->j, &w->mark, TAIL_ROOM)) {
         w->truncated = true;
         return false;
     }
@@ -63,55 +63,55 @@ item_end(struct list_writer *w)
 static void
 list_end(const struct list_writer *w)
 {
-    json_end(w->j);
-    json_uint(w->j, "shown", w->shown);
-    json_bool(w->j, "truncated", w->truncated);
+    jsonw_end(w->j);
+    jsonw_uint(w->j, "shown", w->shown);
+    jsonw_bool(w->j, "truncated", w->truncated);
 }
 
 /* ---- small parts ---- */
 
 /* Microseconds as milliseconds; below 0: null. */
 static void
-put_ms(struct json *j, const char *key, int64_t us)
+put_ms(struct jsonw *j, const char *key, int64_t us)
 {
     if (us < 0)
-        json_null(j, key);
+        jsonw_null(j, key);
     else
-        json_ms(j, key, us);
+        jsonw_ms(j, key, us);
 }
 
 static void
-put_some(struct json *j, const char *key, uint64_t n)
+put_some(struct jsonw *j, const char *key, uint64_t n)
 {
     if (n == 0)
-        json_null(j, key);
+        jsonw_null(j, key);
     else
-        json_uint(j, key, n);
+        jsonw_uint(j, key, n);
 }
 
 static void
-put_name(struct json *j, const char *key, struct str s)
+put_name(struct jsonw *j, const char *key, struct str s)
 {
     if (s.len == 0)
-        json_null(j, key);
+        jsonw_null(j, key);
     else
-        json_str(j, key, s);
+        jsonw_str(j, key, s);
 }
 
 static void
-put_lower(struct json *j, const char *key, const char *text)
+put_lower(struct jsonw *j, const char *key, const char *text)
 {
     char lower[32];
     size_t n = 0;
     for (; text[n] != '\0' && n < sizeof lower; n++)
         lower[n] = ascii_lower(text[n]);
-    json_str(j, key, str_n(lower, n));
+    jsonw_str(j, key, str_n(lower, n));
 }
 
 static void
-put_metric(struct json *j, const char *key, enum metric_id id)
+put_metric(struct jsonw *j, const char *key, enum metric_id id)
 {
-    json_int(j, key, metric_get(id));
+    jsonw_int(j, key, metric_get(id));
 }
 
 /* ---- status ---- */
@@ -123,14 +123,14 @@ state_of(const struct admin *a, const struct upool_stats *st)
 }
 
 static void LOOP_ONLY
-put_traffic(const struct admin *a, struct json *j)
+put_traffic(const struct admin *a, struct jsonw *j)
 {
-    json_object(j, "clients");
-    json_uint(j, "open", proxy_client_count(a->px));
-    json_int(j, "max", a->cfg->chmux.max_clients);
+    jsonw_object(j, "clients");
+    jsonw_uint(j, "open", proxy_client_count(a->px));
+    jsonw_int(j, "max", a->cfg->chmux.max_clients);
     put_metric(j, "accepted", M_CLIENTS_TOTAL);
-    json_end(j);
-    json_object(j, "requests");
+    jsonw_end(j);
+    jsonw_object(j, "requests");
     put_metric(j, "running", M_EXCHANGES);
     put_metric(j, "started", M_REQUESTS);
     put_metric(j, "complete", M_DONE_OK);
@@ -139,62 +139,62 @@ put_traffic(const struct admin *a, struct json *j)
     put_metric(j, "client_gone", M_DONE_GONE);
     put_metric(j, "retried", M_RETRIES);
     put_metric(j, "waited", M_QUEUE_WAITS);
-    json_end(j);
-    json_object(j, "bytes");
+    jsonw_end(j);
+    jsonw_object(j, "bytes");
     put_metric(j, "from_clients", M_BYTES_CLIENT_IN);
     put_metric(j, "to_clients", M_BYTES_CLIENT_OUT);
     put_metric(j, "from_servers", M_BYTES_UP_IN);
     put_metric(j, "to_servers", M_BYTES_UP_OUT);
-    json_end(j);
+    jsonw_end(j);
 }
 
 static void LOOP_ONLY
-put_pool_numbers(const struct upool_stats *st, struct json *j)
+put_pool_numbers(const struct upool_stats *st, struct jsonw *j)
 {
-    json_uint(j, "size", st->cap);
-    json_uint(j, "active", st->active);
-    json_uint(j, "idle", st->idle);
-    json_uint(j, "connecting", st->connecting);
-    json_uint(j, "closing", st->closing);
+    jsonw_uint(j, "size", st->cap);
+    jsonw_uint(j, "active", st->active);
+    jsonw_uint(j, "idle", st->idle);
+    jsonw_uint(j, "connecting", st->connecting);
+    jsonw_uint(j, "closing", st->closing);
     put_metric(j, "peak", M_POOL_PEAK);
 }
 
 static void LOOP_ONLY
-put_queue_numbers(const struct admin *a, const struct upool_stats *st, struct json *j)
+put_queue_numbers(const struct admin *a, const struct upool_stats *st, struct jsonw *j)
 {
-    json_uint(j, "waiting", st->waiting);
-    json_uint(j, "waiting_for_session", proxy_sessions_waiting(a->px));
-    json_int(j, "size", a->cfg->upstream.queue_size);
-    json_ms(j, "timeout_ms", a->cfg->upstream.queue_timeout);
-    json_bool(j, "paused", st->paused);
+    jsonw_uint(j, "waiting", st->waiting);
+    jsonw_uint(j, "waiting_for_session", proxy_sessions_waiting(a->px));
+    jsonw_int(j, "size", a->cfg->upstream.queue_size);
+    jsonw_ms(j, "timeout_ms", a->cfg->upstream.queue_timeout);
+    jsonw_bool(j, "paused", st->paused);
 }
 
 /* Bounds are those of metric.h: 50 us doubled again and again; the last bucket has none. */
 static void LOOP_ONLY
-put_histograms(struct json *j)
+put_histograms(struct jsonw *j)
 {
     static const char *const keys[HISTOGRAM_COUNT] = {[H_QUEUE_WAIT] = "queue_wait",
         [H_CONNECT] = "connect",
         [H_FIRST_BYTE] = "first_byte",
         [H_TOTAL] = "total"};
     _Static_assert(HISTOGRAM_COUNT == 4, "name the new one too");
-    json_object(j, "latency");
-    json_array(j, "bounds_ms");
+    jsonw_object(j, "latency");
+    jsonw_array(j, "bounds_ms");
     for (int i = 0; i < HISTOGRAM_BUCKETS; i++)
-        json_ms(j, NULL, INT64_C(50) << i);
-    json_end(j);
+        jsonw_ms(j, NULL, INT64_C(50) << i);
+    jsonw_end(j);
     for (size_t i = 0; i < HISTOGRAM_COUNT; i++) {
         const struct histogram *h = &metric_histograms[i];
-        json_object(j, keys[i]);
-        json_uint(j, "count", h->count);
-        json_ms(j, "sum_ms", (int64_t)h->sum_us);
-        json_array(j, "buckets");
+        jsonw_object(j, keys[i]);
+        jsonw_uint(j, "count", h->count);
+        jsonw_ms(j, "sum_ms", (int64_t)h->sum_us);
+        jsonw_array(j, "buckets");
         for (size_t k = 0; k < COUNT_OF(h->bucket); k++)
-            json_uint(j, NULL, h->bucket[k]);
-        json_end(j);
-        json_end(j);
+            jsonw_uint(j, NULL, h->bucket[k]);
+        jsonw_end(j);
+        jsonw_end(j);
     }
-    json_end(j);
+    jsonw_end(j);
 }
 
 /* Pages of this process in memory, by the kernel: no disk is read. */
@@ -218,53 +218,53 @@ resident_bytes(void)
 }
 
 static void
-put_memory_numbers(struct json *j)
+put_memory_numbers(struct jsonw *j)
 {
-    json_uint(j, "used_bytes", mem_used());
-    json_uint(j, "limit_bytes", mem_limit());
+    jsonw_uint(j, "used_bytes", mem_used());
+    jsonw_uint(j, "limit_bytes", mem_limit());
     int64_t resident = resident_bytes();
     if (resident < 0)
-        json_null(j, "resident_bytes");
+        jsonw_null(j, "resident_bytes");
     else
-        json_int(j, "resident_bytes", resident);
+        jsonw_int(j, "resident_bytes", resident);
 }
 
 static void LOOP_ONLY
-show_status(struct admin *a, struct json *j)
+show_status(struct admin *a, struct jsonw *j)
 {
     struct upool_stats st;
     upool_stats(a->pool, &st);
-    json_text(j, "version", CHMUX_VERSION);
-    json_int(j, "pid", getpid());
-    json_int(j, "uid", geteuid());
-    json_ms(j, "uptime_ms", mono_diff_us(loop_now(a->loop), a->started));
-    json_text(j, "state", state_of(a, &st));
-    json_text(
+    jsonw_text(j, "version", CHMUX_VERSION);
+    jsonw_int(j, "pid", getpid());
+    jsonw_int(j, "uid", geteuid());
+    jsonw_ms(j, "uptime_ms", mono_diff_us(loop_now(a->loop), a->started));
+    jsonw_text(j, "state", state_of(a, &st));
+    jsonw_text(
         j, "log_level", level_names[atomic_load_explicit(&log_threshold, memory_order_relaxed)]);
     put_traffic(a, j);
-    json_object(j, "pool");
+    jsonw_object(j, "pool");
     put_pool_numbers(&st, j);
-    json_end(j);
-    json_object(j, "queue");
+    jsonw_end(j);
+    jsonw_object(j, "queue");
     put_queue_numbers(a, &st, j);
-    json_end(j);
-    json_object(j, "addresses");
-    json_uint(j, "up", st.addresses_up);
-    json_uint(j, "ejected", st.addresses_ejected);
-    json_end(j);
-    json_object(j, "memory");
+    jsonw_end(j);
+    jsonw_object(j, "addresses");
+    jsonw_uint(j, "up", st.addresses_up);
+    jsonw_uint(j, "ejected", st.addresses_ejected);
+    jsonw_end(j);
+    jsonw_object(j, "memory");
     put_memory_numbers(j);
-    json_end(j);
+    jsonw_end(j);
     put_histograms(j);
 }
 
 static void LOOP_ONLY
-show_memory(struct admin *a, struct json *j)
+show_memory(struct admin *a, struct jsonw *j)
 {
     admin_update_gauges(a);
     put_memory_numbers(j);
-    json_uint(j, "codec_limit_bytes", mem_long_limit());
-    json_uint(j, "buffer_bytes", blk_cap());
+    jsonw_uint(j, "codec_limit_bytes", mem_long_limit());
+    jsonw_uint(j, "buffer_bytes", blk_cap());
     put_metric(j, "pipe_input_bytes", M_PIPE_BYTES_IN);
     put_metric(j, "pipe_output_bytes", M_PIPE_BYTES_OUT);
     put_metric(j, "refused_for_memory", M_REFUSED_MEMORY);
@@ -272,7 +272,7 @@ show_memory(struct admin *a, struct json *j)
     put_metric(j, "clients", M_CLIENTS);
     put_metric(j, "exchanges", M_EXCHANGES);
     put_metric(j, "sessions", M_SESSIONS);
-    json_uint(j, "log_lines_dropped", log_dropped());
+    jsonw_uint(j, "log_lines_dropped", log_dropped());
 }
 
 /* ---- what is listed ---- */
@@ -283,43 +283,43 @@ on_client(void *arg, const struct proxy_client_view *v)
     struct list_writer *w = arg;
     if (!item_begin(w))
         return false;
-    json_uint(w->j, "id", v->id);
-    json_text(w->j, "state", v->state);
-    json_text(w->j, "peer", v->peer);
-    json_text(w->j, "local", v->local);
+    jsonw_uint(w->j, "id", v->id);
+    jsonw_text(w->j, "state", v->state);
+    jsonw_text(w->j, "peer", v->peer);
+    jsonw_text(w->j, "local", v->local);
     if (v->uid >= 0)
-        json_int(w->j, "uid", v->uid);
+        jsonw_int(w->j, "uid", v->uid);
     if (v->pid >= 0)
-        json_int(w->j, "pid", v->pid);
-    json_ms(w->j, "age_ms", v->age_us);
-    json_uint(w->j, "requests", v->served);
+        jsonw_int(w->j, "pid", v->pid);
+    jsonw_ms(w->j, "age_ms", v->age_us);
+    jsonw_uint(w->j, "requests", v->served);
     put_some(w->j, "exchange", v->exchange);
     return item_end(w);
 }
 
 static void
-put_exchange(struct json *j, const struct proxy_exchange_view *v)
+put_exchange(struct jsonw *j, const struct proxy_exchange_view *v)
 {
-    json_uint(j, "id", v->id);
-    json_uint(j, "client", v->client);
+    jsonw_uint(j, "id", v->id);
+    jsonw_uint(j, "client", v->client);
     put_lower(j, "state", v->state);
-    json_str(j, "user", v->user);
+    jsonw_str(j, "user", v->user);
     put_name(j, "query_id", v->query_id);
-    json_str(j, "method", v->method);
-    json_str(j, "path", v->path);
-    json_text(j, "address", v->address);
+    jsonw_str(j, "method", v->method);
+    jsonw_str(j, "path", v->path);
+    jsonw_text(j, "address", v->address);
     put_some(j, "conn", v->conn);
-    json_ms(j, "age_ms", v->age_us);
-    json_ms(j, "queued_ms", v->queued_us);
+    jsonw_ms(j, "age_ms", v->age_us);
+    jsonw_ms(j, "queued_ms", v->queued_us);
     put_ms(j, "running_ms", v->running_us);
-    json_uint(j, "request_bytes", v->request_bytes);
-    json_uint(j, "response_bytes", v->response_bytes);
+    jsonw_uint(j, "request_bytes", v->request_bytes);
+    jsonw_uint(j, "response_bytes", v->response_bytes);
     put_some(j, "status", (uint64_t)v->status);
-    json_bool(j, "answering", v->answering);
-    json_bool(j, "in_session", v->in_session);
-    json_bool(j, "retried", v->retried);
-    json_text(j, "request_coding", v->request_coding);
-    json_text(j, "response_coding", v->response_coding);
+    jsonw_bool(j, "answering", v->answering);
+    jsonw_bool(j, "in_session", v->in_session);
+    jsonw_bool(j, "retried", v->retried);
+    jsonw_text(j, "request_coding", v->request_coding);
+    jsonw_text(j, "response_coding", v->response_coding);
 }
 
 static bool
@@ -338,14 +338,14 @@ on_conn(void *arg, const struct upool_conn_view *v)
     struct list_writer *w = arg;
     if (!item_begin(w))
         return false;
-    json_uint(w->j, "id", v->id);
-    json_text(w->j, "state", v->state);
-    json_text(w->j, "address", v->address);
-    json_bool(w->j, "tls", v->tls);
-    json_ms(w->j, "age_ms", v->age_us);
+    jsonw_uint(w->j, "id", v->id);
+    jsonw_text(w->j, "state", v->state);
+    jsonw_text(w->j, "address", v->address);
+    jsonw_bool(w->j, "tls", v->tls);
+    jsonw_ms(w->j, "age_ms", v->age_us);
     put_ms(w->j, "idle_ms", v->idle_us);
-    json_uint(w->j, "requests", v->served);
-    json_bool(w->j, "retiring", v->retiring);
+    jsonw_uint(w->j, "requests", v->served);
+    jsonw_bool(w->j, "retiring", v->retiring);
     return item_end(w);
 }
 
@@ -355,19 +355,19 @@ on_endpoint(void *arg, const struct upool_addr_view *v)
     struct list_writer *w = arg;
     if (!item_begin(w))
         return false;
-    json_text(w->j, "host", v->host);
-    json_uint(w->j, "port", v->port);
-    json_bool(w->j, "tls", v->tls);
-    json_text(w->j, "address", v->address);
-    json_text(w->j, "state", v->address == NULL ? "unresolved" : v->up ? "up" : "ejected");
+    jsonw_text(w->j, "host", v->host);
+    jsonw_uint(w->j, "port", v->port);
+    jsonw_bool(w->j, "tls", v->tls);
+    jsonw_text(w->j, "address", v->address);
+    jsonw_text(w->j, "state", v->address == NULL ? "unresolved" : v->up ? "up" : "ejected");
     put_ms(w->j, "ejected_ms", v->ejected_us);
     put_ms(w->j, "probe_in_ms", v->probe_us);
-    json_int(w->j, "failures", v->fails);
-    json_uint(w->j, "connecting", v->connecting);
-    json_uint(w->j, "active", v->active);
-    json_uint(w->j, "idle", v->idle);
-    json_uint(w->j, "requests", v->leases);
-    json_text(w->j, "last_error", v->why[0] == '\0' ? NULL : v->why);
+    jsonw_int(w->j, "failures", v->fails);
+    jsonw_uint(w->j, "connecting", v->connecting);
+    jsonw_uint(w->j, "active", v->active);
+    jsonw_uint(w->j, "idle", v->idle);
+    jsonw_uint(w->j, "requests", v->leases);
+    jsonw_text(w->j, "last_error", v->why[0] == '\0' ? NULL : v->why);
     return item_end(w);
 }
 
@@ -377,9 +377,9 @@ on_waiter(void *arg, const struct proxy_waiter_view *v)
     struct list_writer *w = arg;
     if (!item_begin(w))
         return false;
-    json_text(w->j, "waits_for", v->waits_for);
-    json_uint(w->j, "round", v->round);
-    json_ms(w->j, "waited_ms", v->waited_us);
+    jsonw_text(w->j, "waits_for", v->waits_for);
+    jsonw_uint(w->j, "round", v->round);
+    jsonw_ms(w->j, "waited_ms", v->waited_us);
     put_some(w->j, "exchange", v->ex.id);
     put_some(w->j, "client", v->ex.client);
     put_name(w->j, "user", v->ex.user);
@@ -393,16 +393,16 @@ on_pipe(void *arg, const struct proxy_pipe_view *v)
     struct list_writer *w = arg;
     if (!item_begin(w))
         return false;
-    json_uint(w->j, "exchange", v->exchange);
-    json_uint(w->j, "client", v->client);
-    json_text(w->j, "direction", v->direction);
-    json_text(w->j, "decode", v->decode);
-    json_text(w->j, "encode", v->encode);
-    json_text(w->j, "state", v->state);
-    json_uint(w->j, "in_bytes", v->in_bytes);
-    json_uint(w->j, "out_bytes", v->out_bytes);
-    json_uint(w->j, "room_bytes", v->room_bytes);
-    json_bool(w->j, "output_waits", v->output_waits);
+    jsonw_uint(w->j, "exchange", v->exchange);
+    jsonw_uint(w->j, "client", v->client);
+    jsonw_text(w->j, "direction", v->direction);
+    jsonw_text(w->j, "decode", v->decode);
+    jsonw_text(w->j, "encode", v->encode);
+    jsonw_text(w->j, "state", v->state);
+    jsonw_uint(w->j, "in_bytes", v->in_bytes);
+    jsonw_uint(w->j, "out_bytes", v->out_bytes);
+    jsonw_uint(w->j, "room_bytes", v->room_bytes);
+    jsonw_bool(w->j, "output_waits", v->output_waits);
     return item_end(w);
 }
 
@@ -420,17 +420,17 @@ on_error(void *arg, const struct proxy_error_view *v)
     struct list_writer *w = arg;
     if (!item_begin(w))
         return false;
-    json_ms(w->j, "time_ms", wall_now_us() - v->age_us);
-    json_ms(w->j, "age_ms", v->age_us);
-    json_text(w->j, "reason", v->reason);
+    jsonw_ms(w->j, "time_ms", wall_now_us() - v->age_us);
+    jsonw_ms(w->j, "age_ms", v->age_us);
+    jsonw_text(w->j, "reason", v->reason);
     put_some(w->j, "status", (uint64_t)v->status);
     put_some(w->j, "code", (uint64_t)v->code);
-    json_uint(w->j, "times", v->times);
+    jsonw_uint(w->j, "times", v->times);
     put_some(w->j, "exchange", v->exchange);
     put_some(w->j, "client", v->client);
     put_name(w->j, "user", str_of(v->user));
     put_name(w->j, "query_id", str_of(v->query_id));
-    json_text(w->j, "detail", v->detail);
+    jsonw_text(w->j, "detail", v->detail);
     return item_end(w);
 }
 
@@ -440,24 +440,24 @@ on_option(void *arg, const struct config_item *it)
     struct list_writer *w = arg;
     if (!item_begin(w))
         return false;
-    json_text(w->j, "section", it->section);
-    json_text(w->j, "key", it->key);
-    json_str(w->j, "value", it->value);
-    json_str(w->j, "source", it->source);
-    json_bool(w->j, "reloadable", it->reloadable);
+    jsonw_text(w->j, "section", it->section);
+    jsonw_text(w->j, "key", it->key);
+    jsonw_str(w->j, "value", it->value);
+    jsonw_str(w->j, "source", it->source);
+    jsonw_bool(w->j, "reloadable", it->reloadable);
     return item_end(w);
 }
 
 static void
-put_commands(struct json *j, const struct admin_caller *who)
+put_commands(struct jsonw *j, const struct admin_caller *who)
 {
     struct list_writer w = list_begin(j, "commands", SIZE_MAX);
     for (size_t i = 0; i < ADMIN_COMMAND_COUNT && item_begin(&w); i++) {
         const struct admin_command *c = &admin_commands[i];
-        json_text(j, "path", c->path);
-        json_text(j, "method", c->method == HTTP_M_GET ? "GET" : "POST");
-        json_text(j, "arguments", c->args[0] == '!' ? c->args + 1 : c->args);
-        json_bool(j, "allowed", who->access >= c->access);
+        jsonw_text(j, "path", c->path);
+        jsonw_text(j, "method", c->method == HTTP_M_GET ? "GET" : "POST");
+        jsonw_text(j, "arguments", c->args[0] == '!' ? c->args + 1 : c->args);
+        jsonw_bool(j, "allowed", who->access >= c->access);
         if (!item_end(&w))
             break;
     }
@@ -466,7 +466,7 @@ put_commands(struct json *j, const struct admin_caller *who)
 
 /* What the pool and the queue say beside their lists. */
 static void LOOP_ONLY
-show_pool(struct admin *a, const struct admin_call *call, struct json *j)
+show_pool(struct admin *a, const struct admin_call *call, struct jsonw *j)
 {
     struct upool_stats st;
     upool_stats(a->pool, &st);
@@ -484,11 +484,11 @@ show_pool(struct admin *a, const struct admin_call *call, struct json *j)
 }
 
 static void LOOP_ONLY
-show_list(struct admin *a, const struct admin_call *call, struct json *j)
+show_list(struct admin *a, const struct admin_call *call, struct jsonw *j)
 {
     const char *key = admin_commands[call->id].path + sizeof ADMIN_API - 1;
     if (call->id == ADMIN_CLIENTS)
-        json_uint(j, "open", proxy_client_count(a->px));
+        jsonw_uint(j, "open", proxy_client_count(a->px));
     else if (call->id == ADMIN_EXCHANGES)
         put_metric(j, "running", M_EXCHANGES);
     struct list_writer w = list_begin(j, key, call->limit);
@@ -506,9 +506,9 @@ show_list(struct admin *a, const struct admin_call *call, struct json *j)
 
 void
 admin_show(
-    struct admin *a, const struct admin_call *call, const struct admin_caller *who, struct json *j)
+    struct admin *a, const struct admin_call *call, const struct admin_caller *who, struct jsonw *j)
 {
-    json_object(j, NULL);
+    jsonw_object(j, NULL);
     switch ((int)call->id) {
     case ADMIN_COMMANDS: put_commands(j, who); break;
     case ADMIN_STATUS: show_status(a, j); break;
@@ -517,5 +517,5 @@ admin_show(
     case ADMIN_QUEUE: show_pool(a, call, j); break;
     default: show_list(a, call, j);
     }
-    json_end(j);
+    jsonw_end(j);
 }

@@ -1,19 +1,19 @@
-#include "base/json.h"
+#include "base/jsonw.h"
 
 void
-json_init(struct json *j, struct buf *out)
+jsonw_init(struct jsonw *j, struct buf *out)
 {
-    *j = (struct json){.out = out};
+    *j = (struct jsonw){.out = out};
 }
 
 static bool
-in_array(const struct json *j)
+in_array(const struct jsonw *j)
 {
     return j->depth == 0 || (j->is_array >> j->depth & 1) != 0;
 }
 
 static void
-begin_value(struct json *j, const char *key)
+begin_value(struct jsonw *j, const char *key)
 {
     CHECK((key == NULL) == in_array(j));
     CHECK(j->depth > 0 || !j->comma);
@@ -25,10 +25,10 @@ begin_value(struct json *j, const char *key)
 }
 
 static void
-open_level(struct json *j, const char *key, bool array)
+open_level(struct jsonw *j, const char *key, bool array)
 {
     begin_value(j, key);
-    CHECK(j->depth + 1 < JSON_DEPTH_MAX);
+    CHECK(j->depth + 1 < JSONW_DEPTH_MAX);
     j->depth++;
     j->is_array = (j->is_array & ~(UINT32_C(1) << j->depth)) | (uint32_t)array << j->depth;
     j->comma = false;
@@ -36,19 +36,19 @@ open_level(struct json *j, const char *key, bool array)
 }
 
 void
-json_object(struct json *j, const char *key)
+jsonw_object(struct jsonw *j, const char *key)
 {
     open_level(j, key, false);
 }
 
 void
-json_array(struct json *j, const char *key)
+jsonw_array(struct jsonw *j, const char *key)
 {
     open_level(j, key, true);
 }
 
 void
-json_end(struct json *j)
+jsonw_end(struct jsonw *j)
 {
     CHECK(j->depth > 0);
     buf_str(j->out, in_array(j) ? STR("]") : STR("}"));
@@ -84,7 +84,7 @@ is_plain(char c)
 }
 
 void
-json_str(struct json *j, const char *key, struct str s)
+jsonw_str(struct jsonw *j, const char *key, struct str s)
 {
     begin_value(j, key);
     buf_str(j->out, STR("\""));
@@ -101,44 +101,44 @@ json_str(struct json *j, const char *key, struct str s)
 }
 
 void
-json_text(struct json *j, const char *key, const char *z)
+jsonw_text(struct jsonw *j, const char *key, const char *z)
 {
     if (z == NULL)
-        json_null(j, key);
+        jsonw_null(j, key);
     else
-        json_str(j, key, str_of(z));
+        jsonw_str(j, key, str_of(z));
 }
 
 void
-json_int(struct json *j, const char *key, int64_t n)
+jsonw_int(struct jsonw *j, const char *key, int64_t n)
 {
     begin_value(j, key);
     buf_addf(j->out, "%" PRId64, n);
 }
 
 void
-json_uint(struct json *j, const char *key, uint64_t n)
+jsonw_uint(struct jsonw *j, const char *key, uint64_t n)
 {
     begin_value(j, key);
     buf_addf(j->out, "%" PRIu64, n);
 }
 
 void
-json_bool(struct json *j, const char *key, bool b)
+jsonw_bool(struct jsonw *j, const char *key, bool b)
 {
     begin_value(j, key);
     buf_str(j->out, b ? STR("true") : STR("false"));
 }
 
 void
-json_null(struct json *j, const char *key)
+jsonw_null(struct jsonw *j, const char *key)
 {
     begin_value(j, key);
     buf_str(j->out, STR("null"));
 }
 
 void
-json_ms(struct json *j, const char *key, int64_t us)
+jsonw_ms(struct jsonw *j, const char *key, int64_t us)
 {
     uint64_t abs_us = us < 0 ? 0 - (uint64_t)us : (uint64_t)us;
     begin_value(j, key);
@@ -147,19 +147,19 @@ json_ms(struct json *j, const char *key, int64_t us)
 }
 
 bool
-json_whole(const struct json *j)
+jsonw_whole(const struct jsonw *j)
 {
     return j->depth == 0 && j->comma && buf_ok(j->out);
 }
 
-struct json_place
-json_mark(const struct json *j)
+struct jsonw_place
+jsonw_mark(const struct jsonw *j)
 {
-    return (struct json_place){.len = j->out->len, .depth = j->depth, .comma = j->comma};
+    return (struct jsonw_place){.len = j->out->len, .depth = j->depth, .comma = j->comma};
 }
 
 bool
-json_keep(struct json *j, const struct json_place *mark, size_t room)
+jsonw_keep(struct jsonw *j, const struct jsonw_place *mark, size_t room)
 {
     if (buf_reserve(j->out, room))
         return true;

@@ -1,10 +1,10 @@
 #include <stdio.h>
 
-#include "base/json.h"
+#include "base/jsonw.h"
 #include "t.h"
 
 static struct buf out;
-static struct json j;
+static struct jsonw j;
 
 static int
 setup(void **state)
@@ -12,7 +12,7 @@ setup(void **state)
     (void)state;
     mem_init(1 << 20, 4096, 0);
     buf_init(&out, 65536);
-    json_init(&j, &out);
+    jsonw_init(&j, &out);
     return 0;
 }
 
@@ -29,22 +29,22 @@ static void
 test_values_nest_with_commas_between_them(void **state)
 {
     (void)state;
-    json_object(&j, NULL);
-    json_int(&j, "a", INT64_MIN);
-    json_array(&j, "b");
-    json_uint(&j, NULL, UINT64_MAX);
-    json_object(&j, NULL);
-    json_end(&j);
-    json_array(&j, NULL);
-    json_end(&j);
-    json_bool(&j, NULL, true);
-    json_end(&j);
-    json_bool(&j, "c", false);
-    json_null(&j, "d");
-    json_text(&j, "e", NULL);
-    T_FALSE(json_whole(&j));
-    json_end(&j);
-    T_TRUE(json_whole(&j));
+    jsonw_object(&j, NULL);
+    jsonw_int(&j, "a", INT64_MIN);
+    jsonw_array(&j, "b");
+    jsonw_uint(&j, NULL, UINT64_MAX);
+    jsonw_object(&j, NULL);
+    jsonw_end(&j);
+    jsonw_array(&j, NULL);
+    jsonw_end(&j);
+    jsonw_bool(&j, NULL, true);
+    jsonw_end(&j);
+    jsonw_bool(&j, "c", false);
+    jsonw_null(&j, "d");
+    jsonw_text(&j, "e", NULL);
+    T_FALSE(jsonw_whole(&j));
+    jsonw_end(&j);
+    T_TRUE(jsonw_whole(&j));
     T_STR(str_n(out.p, out.len),
         "{\"a\":-9223372036854775808,\"b\":[18446744073709551615,{},[],true],"
         "\"c\":false,\"d\":null,\"e\":null}");
@@ -54,13 +54,13 @@ static void
 test_milliseconds_keep_their_sign_and_three_decimals(void **state)
 {
     (void)state;
-    json_array(&j, NULL);
-    json_ms(&j, NULL, 0);
-    json_ms(&j, NULL, 1234567);
-    json_ms(&j, NULL, -1);
-    json_ms(&j, NULL, -2500);
-    json_ms(&j, NULL, INT64_MIN);
-    json_end(&j);
+    jsonw_array(&j, NULL);
+    jsonw_ms(&j, NULL, 0);
+    jsonw_ms(&j, NULL, 1234567);
+    jsonw_ms(&j, NULL, -1);
+    jsonw_ms(&j, NULL, -2500);
+    jsonw_ms(&j, NULL, INT64_MIN);
+    jsonw_end(&j);
     T_STR(str_n(out.p, out.len), "[0.000,1234.567,-0.001,-2.500,-9223372036854775.808]");
 }
 
@@ -68,9 +68,9 @@ static void
 check_escape(struct str in, const char *want)
 {
     out.len = 0;
-    json_init(&j, &out);
-    json_str(&j, NULL, in);
-    T_TRUE(json_whole(&j));
+    jsonw_init(&j, &out);
+    jsonw_str(&j, NULL, in);
+    T_TRUE(jsonw_whole(&j));
     T_STR(str_n(out.p, out.len), want);
 }
 
@@ -100,24 +100,24 @@ test_a_list_is_cut_where_the_room_ends(void **state)
     for (size_t max = 40; max < 400; max++) {
         struct buf small;
         buf_init(&small, max);
-        json_init(&j, &small);
-        json_object(&j, NULL);
-        json_array(&j, "list");
+        jsonw_init(&j, &small);
+        jsonw_object(&j, NULL);
+        jsonw_array(&j, "list");
         int n = 0;
         bool fits = true;
         T_TRUE(buf_reserve(&small, 20));
         while (fits && n < 1000) {
-            struct json_place mark = json_mark(&j);
-            json_object(&j, NULL);
-            json_int(&j, "n", n);
-            json_end(&j);
-            fits = json_keep(&j, &mark, 20);
+            struct jsonw_place mark = jsonw_mark(&j);
+            jsonw_object(&j, NULL);
+            jsonw_int(&j, "n", n);
+            jsonw_end(&j);
+            fits = jsonw_keep(&j, &mark, 20);
             n += fits;
         }
-        json_end(&j);
-        json_bool(&j, "cut", !fits);
-        json_end(&j);
-        T_TRUE(json_whole(&j));
+        jsonw_end(&j);
+        jsonw_bool(&j, "cut", !fits);
+        jsonw_end(&j);
+        T_TRUE(jsonw_whole(&j));
         T_FALSE(fits);
         static const char tail[] = "],\"cut\":true}";
         size_t len = sizeof tail - 1;
@@ -130,22 +130,22 @@ test_a_list_is_cut_where_the_room_ends(void **state)
 static void
 object_without_key(void)
 {
-    json_object(&j, NULL);
-    json_int(&j, NULL, 1);
+    jsonw_object(&j, NULL);
+    jsonw_int(&j, NULL, 1);
 }
 
 static void
 array_with_key(void)
 {
-    json_array(&j, NULL);
-    json_int(&j, "a", 1);
+    jsonw_array(&j, NULL);
+    jsonw_int(&j, "a", 1);
 }
 
 static void
 two_values_at_the_top(void)
 {
-    json_null(&j, NULL);
-    json_null(&j, NULL);
+    jsonw_null(&j, NULL);
+    jsonw_null(&j, NULL);
 }
 
 static void
@@ -155,7 +155,7 @@ test_misuse_aborts(void **state)
     T_ABORTS(object_without_key());
     T_ABORTS(array_with_key());
     T_ABORTS(two_values_at_the_top());
-    T_ABORTS(json_end(&j));
+    T_ABORTS(jsonw_end(&j));
 }
 
 #define CASE(fn) cmocka_unit_test_setup_teardown(fn, setup, teardown)
