@@ -79,8 +79,11 @@ void codec_reset(struct codec *c);
 enum codec_result codec_run(struct codec *c, enum codec_op op, struct codec_io *io);
 /* Decoders: does the input so far end between two frames? */
 bool codec_at_boundary(const struct codec *c);
+/* The reason when the machine, not the input, is at fault. */
+#define CODEC_OUT_OF_MEMORY "out of memory"
 /* After CODEC_BAD: static text fit for a user ("checksum mismatch", "input ends inside a frame"),
- * and the offset in the input (all of it, since new or reset) where the broken frame or byte is. */
+ * and the offset in the input (all of it, since new or reset) of the broken frame or byte; where
+ * the input ends too early, of its end. */
 const char *codec_why(const struct codec *c);
 uint64_t codec_offset(const struct codec *c);
 /* Bytes of the budget it holds. */

@@ -326,6 +326,7 @@ static enum codec_result
 decoder_run(struct codec *c, enum codec_op op, struct codec_io *io)
 {
     struct decoder *d = decoder_of(c);
+    uint64_t in_end = c->in_total + io->in_len;
     for (;;) {
         span_give(&d->ready, io);
         if (d->ready.len > 0)
@@ -339,7 +340,7 @@ decoder_run(struct codec *c, enum codec_op op, struct codec_io *io)
     }
     if (op != CODEC_FINISH)
         return CODEC_DRY;
-    return d->head_len == 0 ? CODEC_DONE : codec_bad(c, "input ends inside a block", d->at);
+    return d->head_len == 0 ? CODEC_DONE : codec_bad(c, "input ends inside a block", in_end);
 }
 
 const struct codec_ops codec_blocks_decoder = {

@@ -161,7 +161,7 @@ decoder_why(const BrotliDecoderState *s)
     bool memory = code <= BROTLI_DECODER_ERROR_ALLOC_CONTEXT_MODES &&
                   code >= BROTLI_DECODER_ERROR_ALLOC_BLOCK_TYPE_TREES;
     /* The library's own texts ("CL_SPACE") mean something to its authors only. */
-    return memory ? "out of memory" : "invalid brotli data";
+    return memory ? CODEC_OUT_OF_MEMORY : "invalid brotli data";
 }
 
 static enum codec_result

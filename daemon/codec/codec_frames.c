@@ -144,8 +144,8 @@ frames_run(struct codec *c, enum codec_op op, struct codec_io *io)
     if (r != CODEC_DRY || op != CODEC_FINISH)
         return r;
     if (!frames_at_boundary(c))
-        return frames_bad(f, "input ends inside a frame");
+        return codec_bad(c, "input ends inside a frame", f->in_end);
     if (!f->any)
-        return codec_bad(c, "input is empty", 0);
+        return codec_bad(c, "input ends before the first frame", f->in_end);
     return CODEC_DONE;
 }

@@ -166,7 +166,7 @@ decoder_run(struct codec *c, enum codec_op op, struct codec_io *io)
             d->any = true;
             break;
         case Z_NEED_DICT: return codec_bad(c, "needs a dictionary", in_end - io->in_len);
-        case Z_MEM_ERROR: return codec_bad(c, "out of memory", in_end - io->in_len);
+        case Z_MEM_ERROR: return codec_bad(c, CODEC_OUT_OF_MEMORY, in_end - io->in_len);
         default: CHECK(rc == Z_DATA_ERROR); return decoder_broken(d, in_end - io->in_len);
         }
     }
