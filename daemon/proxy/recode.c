@@ -493,7 +493,7 @@ recode_close_pipes(struct exchange *ex)
 }
 
 /* "gzip: checksum mismatch at byte 123", and the same in the log. */
-static void LOOP_ONLY
+static enum err LOOP_ONLY
 tell_error(const struct exchange *ex, const struct pipe *p, bool request, char *text, size_t len)
 {
     const struct pipe_error *pe = pipe_error(p);
@@ -503,6 +503,9 @@ tell_error(const struct exchange *ex, const struct pipe *p, bool request, char *
           " why=\"%s\" query_id=\"" STR_FMT "\"",
         ex->id, request ? "request" : "response", codec_name(pe->codec), pe->offset, pe->why,
         STR_ARG(str_n(ex->ch.query_id, ex->ch.query_id_len)));
+    if (strcmp(pe->why, CODEC_OUT_OF_MEMORY) == 0)
+        return ERR_NOMEM;
+    return request ? ERR_BAD_ENCODING : ERR_UPSTREAM_ENCODING;
 }
 
 enum step
@@ -517,8 +520,7 @@ recode_check_up(struct exchange *ex)
     case PIPE_CUT: return STEP_DRY; /* nobody cuts a request's pipe */
     case PIPE_FAILED: break;
     }
-    tell_error(ex, p, true, text, sizeof text);
-    ex_fail(ex, ERR_BAD_ENCODING, text);
+    ex_fail(ex, tell_error(ex, p, true, text, sizeof text), text);
     return STEP_ENDED;
 }
 
@@ -536,8 +538,8 @@ recode_check_down(struct exchange *ex)
     case PIPE_ENDED: return STEP_DRY;
     case PIPE_CUT: break;
     case PIPE_FAILED:
-        tell_error(ex, rc->down.pipe, false, text, sizeof text);
-        e = rc->down_cut ? rc->cut_err : ERR_UPSTREAM_ENCODING;
+        e = tell_error(ex, rc->down.pipe, false, text, sizeof text);
+        e = rc->down_cut ? rc->cut_err : e;
         break;
     }
     ex_fail(ex, e, text[0] == '\0' ? NULL : text);
