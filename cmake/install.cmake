@@ -1,4 +1,4 @@
-# What `cmake --install` puts where, beside chmuxd itself.
+# What `cmake --install` puts where, beside the programs themselves.
 
 install(FILES LICENSE DESTINATION ${CMAKE_INSTALL_DOCDIR})
 install(FILES README.md CHANGELOG.md DESTINATION ${CMAKE_INSTALL_DOCDIR} OPTIONAL)
@@ -13,11 +13,10 @@ foreach(page IN LISTS man_pages)
     install(FILES ${page} DESTINATION ${CMAKE_INSTALL_MANDIR}/man${section})
 endforeach()
 
-# The configuration is the administrator's: an installed one is never overwritten. file(INSTALL) puts
-# $DESTDIR in front by itself, EXISTS does not.
-install(CODE "
-    set(etc \"${CMAKE_INSTALL_FULL_SYSCONFDIR}/chmux\")
-    if(NOT EXISTS \"\$ENV{DESTDIR}\${etc}/chmux.conf\")
-        file(INSTALL DESTINATION \"\${etc}\" TYPE FILE
-            FILES \"${PROJECT_SOURCE_DIR}/conf/chmux.conf\")
-    endif()")
+# Not in CMAKE_INSTALL_LIBDIR: systemd looks in lib/ whatever the machine calls its libraries' folder.
+set(CHMUX_UNIT_DIR lib/systemd/system CACHE STRING "Where the systemd units go, under the prefix")
+foreach(name PROJECT_SOURCE_DIR PROJECT_BINARY_DIR CHMUX_UNIT_DIR CMAKE_INSTALL_SBINDIR
+        CMAKE_INSTALL_SYSCONFDIR CMAKE_INSTALL_DOCDIR)
+    install(CODE "set(${name} \"${${name}}\")")
+endforeach()
+install(SCRIPT ${PROJECT_SOURCE_DIR}/cmake/install_prefixed.cmake)

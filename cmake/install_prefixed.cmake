@@ -1,0 +1,31 @@
+# Run by `cmake --install`: what holds paths, or lies outside the prefix. Only now is the prefix known for
+# good, which `cmake --install --prefix` and cpack change.
+
+# As GNUInstallDirs does it: with the prefix /usr the configuration is in /etc.
+function(full_path out folder)
+    if(folder MATCHES "^/")
+        set(path "${folder}")
+    elseif(CMAKE_INSTALL_PREFIX STREQUAL "/usr" AND folder MATCHES "^etc")
+        set(path "/${folder}")
+    else()
+        set(path "${CMAKE_INSTALL_PREFIX}/${folder}")
+    endif()
+    set(${out} "${path}" PARENT_SCOPE)
+endfunction()
+full_path(SBINDIR "${CMAKE_INSTALL_SBINDIR}")
+full_path(SYSCONFDIR "${CMAKE_INSTALL_SYSCONFDIR}")
+full_path(DOCDIR "${CMAKE_INSTALL_DOCDIR}")
+full_path(unit_dir "${CHMUX_UNIT_DIR}")
+
+foreach(unit chmux.service chmux.socket chmux-admin.socket)
+    configure_file("${PROJECT_SOURCE_DIR}/systemd/${unit}.in"
+        "${PROJECT_BINARY_DIR}/systemd/${unit}" @ONLY)
+    file(INSTALL DESTINATION "${unit_dir}" TYPE FILE FILES "${PROJECT_BINARY_DIR}/systemd/${unit}")
+endforeach()
+
+# The configuration is the administrator's: an installed one is never overwritten. file(INSTALL) puts
+# $DESTDIR in front by itself, EXISTS does not.
+if(NOT EXISTS "$ENV{DESTDIR}${SYSCONFDIR}/chmux/chmux.conf")
+    file(INSTALL DESTINATION "${SYSCONFDIR}/chmux" TYPE FILE
+        FILES "${PROJECT_SOURCE_DIR}/conf/chmux.conf")
+endif()
