@@ -45,7 +45,7 @@ ctest_stage() {
 system_stage() {
     local stage=$1 preset=$2 folder=$3 venv
     shift 3
-    build "$preset" || return
+    build "$preset" && cmake --build --preset "$preset" --target codec_cat || return
     venv=$(ensure_venv tests/requirements.txt) || return
     CHMUXD=$PWD/build/$preset/chmuxd "$venv/bin/python" -m pytest "$folder" -q -ra \
         -p no:cacheprovider --junitxml="$results/$stage.xml" "$@"

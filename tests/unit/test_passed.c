@@ -4,7 +4,8 @@
 
 #include "net/passed.h"
 
-/* Descriptors from 3 on are ours to arrange: cmocka keeps none open. */
+#define PLACES_END (3 + PASSED_MAX + 2)
+
 static void
 set_env(const char *pid, const char *fds, const char *names)
 {
@@ -44,19 +45,31 @@ unix_socket(int type, const char *name)
     return fd;
 }
 
-/* Puts the descriptors at 3, 4, ...; -1: nothing is open there. */
+/* Moves fd behind all places that a test arranges. */
+static int
+out_of_the_way(int fd)
+{
+    int high = fcntl(fd, F_DUPFD, PLACES_END);
+    T_TRUE(high >= PLACES_END);
+    close(fd);
+    return high;
+}
+
+/* Puts the descriptors at 3, 4, ...; -1: nothing is open there. They are taken. */
 static void
 arrange(const int *fds, size_t count)
 {
     int high[8];
     T_TRUE(count <= COUNT_OF(high));
     for (size_t i = 0; i < count; i++)
-        high[i] = fds[i] < 0 ? -1 : fcntl(fds[i], F_DUPFD, 100);
-    for (int fd = 3; fd < 100; fd++)
-        close(fd);
-    for (size_t i = 0; i < count; i++)
-        if (high[i] >= 0)
-            T_EQ(dup2(high[i], 3 + (int)i), 3 + (int)i);
+        high[i] = fds[i] < 0 ? -1 : out_of_the_way(fds[i]);
+    T_EQ(close_range(3, PLACES_END - 1, 0), 0);
+    for (size_t i = 0; i < count; i++) {
+        if (high[i] < 0)
+            continue;
+        T_EQ(dup2(high[i], 3 + (int)i), 3 + (int)i);
+        close(high[i]);
+    }
 }
 #define ARRANGE(...)                                                                               \
     arrange((const int[]){__VA_ARGS__}, sizeof((const int[]){__VA_ARGS__}) / sizeof(int))
@@ -143,7 +156,9 @@ test_another_process_is_meant(void **state)
     }
     unsetenv("LISTEN_PID");
     setenv("LISTEN_FDS", "1", 1);
-    T_EQ(taken()->count, 0);
+    struct passed *none = taken();
+    T_EQ(none->count, 0);
+    passed_fini(none);
 }
 
 static void
@@ -157,10 +172,10 @@ test_what_is_no_listening_stream_socket_is_refused(void **state)
         const char *says;
     } rows[] = {
         {-1, "passed socket 2 (descriptor 4, named \"b\"): it is not open"},
-        {fcntl(pipe_fds[0], F_DUPFD, 200), "it is not a socket"},
-        {fcntl(socket(AF_NETLINK, SOCK_RAW, 0), F_DUPFD, 200), "neither a TCP nor a unix socket"},
-        {fcntl(unix_socket(SOCK_DGRAM, "chmux-dgram"), F_DUPFD, 200), "not a stream socket"},
-        {fcntl(tcp(false), F_DUPFD, 200), "does not listen"},
+        {out_of_the_way(pipe_fds[0]), "it is not a socket"},
+        {out_of_the_way(socket(AF_NETLINK, SOCK_RAW, 0)), "neither a TCP nor a unix socket"},
+        {out_of_the_way(unix_socket(SOCK_DGRAM, "chmux-dgram")), "not a stream socket"},
+        {out_of_the_way(tcp(false)), "does not listen"},
     };
     for (size_t i = 0; i < COUNT_OF(rows); i++) {
         ARRANGE(tcp(true), rows[i].fd);
@@ -181,14 +196,16 @@ test_a_broken_count_is_refused(void **state)
         refused("want a number from 0 to 552");
     }
     set_env(NULL, "0", "");
-    T_EQ(taken()->count, 0);
+    struct passed *p = taken();
+    T_EQ(p->count, 0);
+    passed_fini(p);
 }
 
 static void
 test_too_many(void **state)
 {
     (void)state;
-    int fd = fcntl(tcp(true), F_DUPFD, 300);
+    int fd = out_of_the_way(tcp(true));
     for (int i = 0; i < PASSED_MAX + 1; i++)
         T_EQ(dup2(fd, 3 + i), 3 + i);
     set_env(NULL, "41", "a");
@@ -250,6 +267,8 @@ test_clients_of_the_process_before(void **state)
 int
 main(void)
 {
+    /* Whatever was inherited: descriptors from 3 on are ours to arrange. cmocka keeps none open. */
+    close_range(3, ~0U, 0);
     const struct CMUnitTest tests[] = {
         TEST(test_sockets_are_taken_with_name_and_address),
         TEST(test_names_may_be_missing),
