@@ -232,7 +232,7 @@ load_config(const struct command_line *cl, const struct passed *sockets)
 static bool
 raise_descriptor_limit(const struct config *cfg)
 {
-    rlim_t need = (rlim_t)cfg->chmux.max_clients + (rlim_t)cfg->upstream.pool_size + OTHER_FDS;
+    rlim_t need = (rlim_t)cfg->chmux.max_clients + (rlim_t)cfg->upstream[0].pool_size + OTHER_FDS;
     struct rlimit rl;
     if (getrlimit(RLIMIT_NOFILE, &rl) != 0)
         return true;
@@ -245,7 +245,7 @@ raise_descriptor_limit(const struct config *cfg)
         "chmuxd: max_clients = %" PRId64 " and pool_size = %" PRId64
         " need %llu file descriptors, and the hard limit is %llu; lower max_clients, or raise the "
         "limit (LimitNOFILE= under systemd, ulimit -Hn in a shell)\n",
-        cfg->chmux.max_clients, cfg->upstream.pool_size, (unsigned long long)need,
+        cfg->chmux.max_clients, cfg->upstream[0].pool_size, (unsigned long long)need,
         (unsigned long long)rl.rlim_max);
     return false;
 }
@@ -366,7 +366,7 @@ boot(struct daemon *d, char *why, size_t why_len)
         !listener_spare_open())
         return false;
     d->pool =
-        upool_new(d->loop, d->resolver, &cfg->upstream, cfg->chmux.stall_timeout, why, why_len);
+        upool_new(d->loop, d->resolver, &cfg->upstream[0], cfg->chmux.stall_timeout, why, why_len);
     if (d->pool == NULL)
         return false;
     d->proxy = proxy_new(d->loop, cfg, d->pool);

@@ -164,8 +164,8 @@ put_queue_numbers(const struct admin *a, const struct upool_stats *st, struct js
 {
     jsonw_uint(j, "waiting", st->waiting);
     jsonw_uint(j, "waiting_for_session", proxy_sessions_waiting(a->px));
-    jsonw_int(j, "size", a->cfg->upstream.queue_size);
-    jsonw_ms(j, "timeout_ms", a->cfg->upstream.queue_timeout);
+    jsonw_int(j, "size", a->cfg->upstream[0].queue_size);
+    jsonw_ms(j, "timeout_ms", a->cfg->upstream[0].queue_timeout);
     jsonw_bool(j, "paused", st->paused);
 }
 

@@ -5,33 +5,7 @@
 #include "config/config_value.h"
 
 /* A file with more mistakes than this is the wrong file; the rest is only counted. */
-#define ERRORS_MAX        50
-#define LISTENER_NAME_MAX 32
-
-void *
-config_target_base(struct config *c, struct config_target t)
-{
-    size_t nth = config_section_repeats(t.sec) ? t.listener * sizeof(struct config_listen) : 0;
-    return (char *)c + t.sec->offset + nth;
-}
-
-const char *
-config_target_name(const struct config *c, struct config_target t, char out[CONFIG_TARGET_NAME_MAX])
-{
-    if (config_section_repeats(t.sec))
-        snprintf(out, CONFIG_TARGET_NAME_MAX, "%s %s", t.sec->id, c->listen_name[t.listener]);
-    else
-        snprintf(out, CONFIG_TARGET_NAME_MAX, "%s", t.sec->id);
-    return out;
-}
-
-struct config_origin_entry *
-config_origin_of(const struct config *c, struct config_target t, const struct config_opt *opt)
-{
-    size_t row = config_section_repeats(t.sec) ? CONFIG_SECTION_COUNT + t.listener
-                                               : (size_t)(t.sec - config_sections);
-    return &c->origin->opt[row][config_opt_index(t.sec, opt)];
-}
+#define ERRORS_MAX 50
 
 struct config_place
 config_place_of(const struct config_origin_entry *e)
@@ -173,20 +147,24 @@ config_unknown_key(struct config_loader *l, const struct config_place *place,
 void
 config_unknown_section(struct config_loader *l, const struct config_place *place, struct str name)
 {
-    char q[CONFIG_QUOTE_MAX], show[32], text[CONFIG_HINT_MAX];
+    char q[CONFIG_QUOTE_MAX], show[32], all[CONFIG_HINT_MAX] = ";", text[CONFIG_HINT_MAX];
     struct config_hint hint;
+    size_t n = 1;
     config_hint_init(&hint, name);
     for (size_t i = 0; i < CONFIG_SECTION_COUNT; i++) {
+        const char *join = i == 0 ? "" : i + 1 < CONFIG_SECTION_COUNT ? "," : " and";
+        int len = snprintf(all + n, sizeof(all) - n, "%s [%s]", join, config_sections[i].name);
+        n = size_min(n + (size_t)len, sizeof(all) - 1);
         snprintf(show, sizeof(show), "[%s]", config_sections[i].name);
         config_hint_offer(&hint, str_of(config_sections[i].id), show);
     }
+    snprintf(all + n, sizeof(all) - n, " are known");
     config_error(l, place, NULL, NULL, "unknown section %s%s", config_quote(name, q),
-        config_hint_text(
-            &hint, "; [chmux], [listen NAME], [upstream], [admin] and [log] are known", text));
+        config_hint_text(&hint, all, text));
 }
 
-static bool
-note_origin(struct config_origin_entry *e, const struct config_place *place, bool bad)
+bool
+config_origin_note(struct config_origin_entry *e, const struct config_place *place, bool bad)
 {
     char *label = NULL;
     if (place->label.len > 0) {
@@ -216,104 +194,8 @@ config_assign(struct config_loader *l, const struct config_place *place, struct 
     if (r == CONFIG_SET_BAD)
         config_error(l, place, name, opt->key, "%s",
             config_key_is_secret(str_of(opt->key)) ? "the value is not allowed" : why);
-    if (r == CONFIG_SET_NOMEM || !note_origin(e, place, r == CONFIG_SET_BAD))
+    if (r == CONFIG_SET_NOMEM || !config_origin_note(e, place, r == CONFIG_SET_BAD))
         l->nomem = true;
-}
-
-static bool
-set_defaults(struct config_loader *l, struct config_target t)
-{
-    char why[CONFIG_WHY_MAX];
-    size_t count;
-    const struct config_opt *opt = t.sec->opts(&count);
-    for (size_t i = 0; i < count; i++) {
-        enum config_set r =
-            config_value_set(t.sec, &opt[i], config_target_base(l->c, t), str_of(opt[i].def), why);
-        CHECK(r != CONFIG_SET_BAD); /* a default of options.def that breaks its own rules */
-        if (r == CONFIG_SET_NOMEM)
-            l->nomem = true;
-    }
-    return !l->nomem;
-}
-
-static char
-fold(char c)
-{
-    return c == '-' ? '_' : ascii_lower(c);
-}
-
-static bool
-names_fold_equal(struct str a, struct str b)
-{
-    if (a.len != b.len)
-        return false;
-    for (size_t i = 0; i < a.len; i++)
-        if (fold(a.p[i]) != fold(b.p[i]))
-            return false;
-    return true;
-}
-
-static bool
-is_listener_name(struct str name)
-{
-    for (size_t i = 0; i < name.len; i++) {
-        char c = fold(name.p[i]);
-        if (!(c >= 'a' && c <= 'z') && !(c >= '0' && c <= '9') && c != '_')
-            return false;
-    }
-    return name.len > 0 && name.len <= LISTENER_NAME_MAX;
-}
-
-static bool
-add_listener(struct config_loader *l, const struct config_place *place, struct str name,
-    struct config_target *out)
-{
-    struct config *c = l->c;
-    if (c->listen_count == CONFIG_MAX_LISTEN) {
-        config_error(
-            l, place, NULL, NULL, "too many listeners; at most %d are allowed", CONFIG_MAX_LISTEN);
-        return false;
-    }
-    char *copy = config_strdup(name);
-    if (copy == NULL) {
-        l->nomem = true;
-        return false;
-    }
-    for (char *p = copy; place->kind == CONFIG_ENVIRONMENT && *p != '\0'; p++)
-        *p = ascii_lower(*p);
-    out->listener = c->listen_count++;
-    c->listen_name[out->listener] = copy; /* given */
-    if (!note_origin(&c->origin->listener[out->listener], place, false))
-        l->nomem = true;
-    return set_defaults(l, *out);
-}
-
-bool
-config_listener(struct config_loader *l, const struct config_place *place, struct str name,
-    struct config_target *out)
-{
-    char q[CONFIG_QUOTE_MAX];
-    *out = (struct config_target){.sec = &config_sections[CONFIG_SECTION_listen]};
-    if (!is_listener_name(name)) {
-        config_error(l, place, NULL, NULL,
-            "%s is not a name for a listener; 1 to %d letters, digits, - and _ are allowed",
-            config_quote(name, q), LISTENER_NAME_MAX);
-        return false;
-    }
-    for (size_t i = 0; i < l->c->listen_count; i++) {
-        struct str have = str_of(l->c->listen_name[i]);
-        if (!names_fold_equal(have, name))
-            continue;
-        if (place->kind != CONFIG_ENVIRONMENT && !str_eq(have, name)) {
-            config_error(l, place, NULL, NULL,
-                "the listeners %s and \"%s\" have one name in the environment; rename one",
-                config_quote(name, q), l->c->listen_name[i]);
-            return false;
-        }
-        out->listener = i;
-        return true;
-    }
-    return add_listener(l, place, name, out);
 }
 
 /* --listen makes up names (flag1, flag2, ...); it must not silently take over a listener of that
@@ -323,11 +205,12 @@ made_up_name_is_taken(
     struct config_loader *l, const struct config_place *place, const char *flag, struct str name)
 {
     char from[CONFIG_QUOTE_MAX];
+    struct config_target t = {.sec = &config_sections[CONFIG_SECTION_listen]};
     if (strcmp(flag, "--listen") != 0)
         return false;
-    for (size_t i = 0; i < l->c->listen_count; i++) {
-        if (l->c->origin->listener[i].kind == CONFIG_FLAG ||
-            !names_fold_equal(str_of(l->c->listen_name[i]), name))
+    for (; t.nth < l->c->listen_count; t.nth++) {
+        if (config_origin_of_name(l->c, t)->kind == CONFIG_FLAG ||
+            !config_target_is_called(l->c, t, name))
             continue;
         config_error(l, place, NULL, NULL,
             "the name %s that this flag gives its listener is taken by a section or a "
@@ -338,11 +221,11 @@ made_up_name_is_taken(
     return false;
 }
 
-/* "section.key", "listen.NAME.key". */
+/* "section.key", "section.NAME.key". No key has a dot in it. */
 static void
 apply_flag(struct config_loader *l, const struct config_flag *f, const struct config_place *place)
 {
-    struct str path = str_of(f->path);
+    struct str path = str_of(f->path), name = STR(""), key = STR("");
     ssize_t dot = str_find(path, '.');
     struct str id = str_n(path.p, dot < 0 ? path.len : (size_t)dot);
     const struct config_section *sec = config_section_find(id);
@@ -351,16 +234,20 @@ apply_flag(struct config_loader *l, const struct config_flag *f, const struct co
         return;
     }
     struct config_target t = {.sec = sec};
-    struct str key = dot < 0 ? STR("") : str_n(path.p + dot + 1, path.len - (size_t)dot - 1);
+    if (dot >= 0)
+        key = str_n(path.p + dot + 1, path.len - (size_t)dot - 1);
+    const char *last = memrchr(key.p, '.', key.len);
     if (config_section_repeats(sec)) {
-        dot = str_find(key, '.');
-        struct str name = str_n(key.p, dot < 0 ? key.len : (size_t)dot);
-        if (dot < 0) {
-            config_error(l, place, NULL, NULL, "write listen.NAME.key=value");
+        if (last != NULL) {
+            name = str_n(key.p, (size_t)(last - key.p));
+            key = str_n(last + 1, key.len - name.len - 1);
+        }
+        if (last == NULL && sec->first[0] == '\0') {
+            config_error(l, place, NULL, NULL, "write %s.NAME.key=value", sec->id);
             return;
         }
-        key = str_n(key.p + dot + 1, key.len - (size_t)dot - 1);
-        if (made_up_name_is_taken(l, place, f->flag, name) || !config_listener(l, place, name, &t))
+        if (last != NULL && (made_up_name_is_taken(l, place, f->flag, name) ||
+                                !config_name_target(l, place, sec, name, &t)))
             return;
     }
     const struct config_opt *opt = config_opt_find(sec, key);
@@ -413,19 +300,17 @@ add_default_listeners(struct config_loader *l)
     };
     const struct config_place place = {.kind = CONFIG_DEFAULT};
     struct config_target t;
-    const struct config_opt *address =
-        config_opt_find(&config_sections[CONFIG_SECTION_listen], STR("address"));
+    const struct config_section *sec = &config_sections[CONFIG_SECTION_listen];
+    const struct config_opt *address = config_opt_find(sec, STR("address"));
     for (size_t i = 0; i < COUNT_OF(built_in) && !l->nomem; i++)
-        if (config_listener(l, &place, built_in[i].name, &t))
+        if (config_name_target(l, &place, sec, built_in[i].name, &t))
             config_assign(l, &place, t, address, built_in[i].address);
 }
 
 static void
 load(struct config_loader *l)
 {
-    for (size_t i = 0; i < CONFIG_SECTION_COUNT && !l->nomem; i++)
-        if (i != CONFIG_SECTION_listen)
-            (void)set_defaults(l, (struct config_target){.sec = &config_sections[i]});
+    config_set_defaults(l);
     if (l->src->file_name != NULL && !l->nomem) {
         l->c->origin->file_name = config_strdup(str_of(l->src->file_name));
         l->nomem = l->c->origin->file_name == NULL;
@@ -461,17 +346,6 @@ config_load(const struct config_source *src, struct buf *errors)
     return l.c;
 }
 
-static void
-free_target(struct config *c, struct config_target t)
-{
-    size_t count;
-    const struct config_opt *opt = t.sec->opts(&count);
-    for (size_t i = 0; i < count; i++) {
-        config_value_fini(&opt[i], config_target_base(c, t));
-        mem_free(config_origin_of(c, t, &opt[i])->label);
-    }
-}
-
 void
 config_free(struct config **cp)
 {
@@ -479,16 +353,10 @@ config_free(struct config **cp)
     *cp = NULL;
     if (c == NULL)
         return;
-    for (size_t i = 0; i < CONFIG_SECTION_COUNT && c->origin != NULL; i++)
-        if (i != CONFIG_SECTION_listen)
-            free_target(c, (struct config_target){.sec = &config_sections[i]});
-    for (size_t i = 0; i < c->listen_count; i++) {
-        free_target(c, (struct config_target){&config_sections[CONFIG_SECTION_listen], i});
-        mem_free(c->listen_name[i]);
-        mem_free(c->origin->listener[i].label);
-    }
-    if (c->origin != NULL)
+    if (c->origin != NULL) {
+        config_free_targets(c);
         mem_free(c->origin->file_name);
+    }
     mem_free(c->origin);
     mem_free(c);
 }
@@ -497,5 +365,6 @@ bool
 config_listen_is_default(const struct config *c, size_t i)
 {
     CHECK(i < c->listen_count);
-    return c->origin->listener[i].kind == CONFIG_DEFAULT;
+    struct config_target t = {&config_sections[CONFIG_SECTION_listen], i};
+    return config_origin_of_name(c, t)->kind == CONFIG_DEFAULT;
 }

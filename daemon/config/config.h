@@ -4,8 +4,9 @@
  * config: struct config from options.def, and how it is filled.
  *
  * Precedence: flags beat CHMUX_<SECTION>_<KEY> environment variables beat the file beat defaults.
- * CHMUX_LISTEN_<NAME>_<KEY> names one listener. Unknown sections, keys and variables, values out of
- * bounds and bad units are errors that name the file and line (or the variable, or the flag).
+ * CHMUX_<SECTION>_<NAME>_<KEY> names one of a section that repeats. Unknown sections, keys and
+ * variables, values out of bounds and bad units are errors that name the file and line (or the
+ * variable, or the flag).
  * Durations: us, ms, s, m, h, d. Sizes: b, k, m, g, t (1024). A bare number is an error except 0.
  * Ownership: struct config owns all its strings; config_free() nulls the pointer.
  * Sans-I/O: the caller reads the file and passes its text; the environment is passed in.
@@ -13,25 +14,34 @@
 #include "base/buf.h"
 #include "config/config_structs.h"
 
-#define CONFIG_MAX_LISTEN 32
-#define CONFIG_MAX_ADMIN  8
+#define CONFIG_MAX_ADMIN 8
 
+/*
+ * One field per row of the table. A section X that repeats makes three: X[] and X_name[] (owned),
+ * of which the first X_count are in use. Of upstream the first is always there: the default one.
+ * A listener may be called "default4", "default6" or "flag1" without having been named so.
+ */
+/* clang-format off */
 struct config {
-    struct config_chmux chmux;
-    struct config_listen listen[CONFIG_MAX_LISTEN];
-    char *listen_name[CONFIG_MAX_LISTEN]; /* owned; "default4", "default6", "flag1", or NAME */
-    size_t listen_count;
-    struct config_upstream upstream;
-    struct config_admin admin;
-    struct config_log log;
+#define SECTION(id, name, text) struct config_##id id;
+#define SECTIONS(id, name, text, most, first, also)                                                \
+    struct config_##id id[most];                                                                   \
+    char *id##_name[most];                                                                         \
+    size_t id##_count;
+#define OPT(id, key, type, def, min, max, reloadable, text)
+#include "config/options.def"
+#undef SECTION
+#undef SECTIONS
+#undef OPT
     /* Where each value came from: see config_print(). Opaque to others. */
     struct config_origin *origin;
 };
+/* clang-format on */
 
 /* One command-line setting, in order: --set section.key=value, or a named flag turned into one. */
 struct config_flag {
     const char *flag; /* as typed, for messages: "--pool-size" */
-    const char *path; /* "upstream.pool_size", "listen.NAME.address" */
+    const char *path; /* "chmux.workers", "listen.NAME.address" */
     const char *value;
 };
 

@@ -15,16 +15,17 @@ struct subject {
 };
 
 static struct subject
-subject_of(const struct config_loader *l, enum config_section_index section, size_t listener,
-    const char *key)
+subject_of(
+    const struct config_loader *l, enum config_section_index section, size_t nth, const char *key)
 {
-    struct subject s = {.t = {&config_sections[section], listener}};
+    struct subject s = {.t = {&config_sections[section], nth}};
     s.opt = config_opt_find(s.t.sec, str_of(key));
     CHECK(s.opt != NULL);
     s.origin = config_origin_of(l->c, s.t, s.opt);
     return s;
 }
-#define SUBJECT(section, key) subject_of(l, CONFIG_SECTION_##section, 0, key)
+#define SUBJECT(section, key)         subject_of(l, CONFIG_SECTION_##section, 0, key)
+#define SUBJECT_OF(section, nth, key) subject_of(l, CONFIG_SECTION_##section, nth, key)
 
 static bool
 usable(const struct subject *s, size_t count)
@@ -85,45 +86,52 @@ check_order(struct config_loader *l, struct subject small, int64_t small_value,
 }
 
 static void
-check_orders(struct config_loader *l)
+check_orders(struct config_loader *l, size_t nth)
 {
-    const struct config *c = l->c;
-    check_order(l, SUBJECT(upstream, "eject_min"), c->upstream.eject_min,
-        SUBJECT(upstream, "eject_max"), c->upstream.eject_max);
-    check_order(l, SUBJECT(upstream, "min_idle"), c->upstream.min_idle,
-        SUBJECT(upstream, "pool_size"), c->upstream.pool_size);
+    const struct config_upstream *u = &l->c->upstream[nth];
+    check_order(l, SUBJECT_OF(upstream, nth, "eject_min"), u->eject_min,
+        SUBJECT_OF(upstream, nth, "eject_max"), u->eject_max);
+    check_order(l, SUBJECT_OF(upstream, nth, "min_idle"), u->min_idle,
+        SUBJECT_OF(upstream, nth, "pool_size"), u->pool_size);
 }
 
-/* Every connection of the pool at full speed must not use up what clients need to get in. */
+/* Every connection of all pools at full speed must not use up what clients need to get in. */
 static void
 check_memory(struct config_loader *l)
 {
     const struct config *c = l->c;
-    const struct subject s[] = {
+    struct subject s[2 + CONFIG_MAX_UPSTREAM] = {
         SUBJECT(chmux, "memory_limit"),
         SUBJECT(chmux, "buffer_size"),
-        SUBJECT(upstream, "pool_size"),
     };
-    char limit[32], each[32], all[32], wanted[32];
-    size_t bytes = (size_t)c->upstream.pool_size * 2 * c->chmux.buffer_size;
-    if (bytes <= c->chmux.memory_limit / 2 || !usable(s, COUNT_OF(s)))
+    char limit[32], each[32], all[32], wanted[32], pools[32] = "";
+    int64_t connections = 0;
+    size_t subjects = 2;
+    for (size_t i = 0; i < c->upstream_count; i++) {
+        s[subjects++] = SUBJECT_OF(upstream, i, "pool_size");
+        connections += c->upstream[i].pool_size;
+    }
+    size_t bytes = (size_t)connections * 2 * c->chmux.buffer_size;
+    if (bytes <= c->chmux.memory_limit / 2 || !usable(s, subjects))
         return;
+    if (c->upstream_count > 1)
+        snprintf(pools, sizeof(pools), " of all %zu upstreams", c->upstream_count);
     config_format_size(c->chmux.memory_limit, limit);
     config_format_size(c->chmux.buffer_size, each);
     config_format_size(bytes, all);
     config_format_size(bytes * 2, wanted);
-    complain(l, FAIL, blame(s, COUNT_OF(s)),
-        "pool_size (%" PRId64 ") times 2 buffers of buffer_size (%s) is %s, more than half of "
+    complain(l, FAIL, blame(s, subjects),
+        "pool_size%s (%" PRId64 ") times 2 buffers of buffer_size (%s) is %s, more than half of "
         "memory_limit (%s); raise memory_limit to %s or lower the others",
-        c->upstream.pool_size, each, all, limit, wanted);
+        pools, connections, each, all, limit, wanted);
 }
 
 static void
-check_certificate_pair(struct config_loader *l)
+check_certificate_pair(struct config_loader *l, size_t nth)
 {
-    const struct config_upstream *u = &l->c->upstream;
-    struct subject cert = SUBJECT(upstream, "tls_cert_file");
-    struct subject key = SUBJECT(upstream, "tls_key_file");
+    const struct config_upstream *u = &l->c->upstream[nth];
+    struct subject cert = SUBJECT_OF(upstream, nth, "tls_cert_file");
+    struct subject key = SUBJECT_OF(upstream, nth, "tls_key_file");
     bool have_cert = u->tls_cert_file[0] != '\0', have_key = u->tls_key_file[0] != '\0';
     if (have_cert && !have_key)
         complain(l, FAIL, &cert, "is set without tls_key_file; set both or neither");
@@ -144,10 +152,11 @@ differs_from_default(const struct config_loader *l, const struct subject *s)
 }
 
 static void
-check_tls(struct config_loader *l)
+check_tls(struct config_loader *l, size_t nth)
 {
-    const struct config_upstream *u = &l->c->upstream;
-    struct subject url = SUBJECT(upstream, "url"), verify = SUBJECT(upstream, "tls_verify");
+    const struct config_upstream *u = &l->c->upstream[nth];
+    struct subject url = SUBJECT_OF(upstream, nth, "url");
+    struct subject verify = SUBJECT_OF(upstream, nth, "tls_verify");
     size_t https = 0, count;
     for (size_t i = 0; i < u->url.count; i++)
         https += str_starts_nocase(str_of(u->url.item[i]), STR("https://"));
@@ -155,7 +164,7 @@ check_tls(struct config_loader *l)
         return;
     const struct config_opt *opt = url.t.sec->opts(&count);
     for (size_t i = 0; i < count && https == 0; i++) {
-        struct subject s = subject_of(l, CONFIG_SECTION_upstream, 0, opt[i].key);
+        struct subject s = subject_of(l, CONFIG_SECTION_upstream, nth, opt[i].key);
         if (str_starts_nocase(str_of(opt[i].key), STR("tls_")) && differs_from_default(l, &s))
             complain(l, WARN, &s, "has no effect: no url begins with https://");
     }
@@ -167,10 +176,10 @@ check_tls(struct config_loader *l)
 
 /* Each URL by itself was checked when it was set. */
 static void
-check_urls(struct config_loader *l)
+check_urls(struct config_loader *l, size_t nth)
 {
-    const struct config_list *list = &l->c->upstream.url;
-    struct subject s = SUBJECT(upstream, "url");
+    const struct config_list *list = &l->c->upstream[nth].url;
+    struct subject s = SUBJECT_OF(upstream, nth, "url");
     char q[CONFIG_QUOTE_MAX], why[CONFIG_WHY_MAX];
     for (size_t i = 0; i < list->count; i++) {
         struct config_url a, b;
@@ -193,7 +202,7 @@ static void
 check_listener_options(struct config_loader *l, size_t i, const struct config_address *a)
 {
     static const char *const unix_only[] = {"mode", "group"};
-    struct subject address = subject_of(l, CONFIG_SECTION_listen, i, "address");
+    struct subject address = SUBJECT_OF(listen, i, "address");
     char q[CONFIG_QUOTE_MAX];
     if (!a->is_loopback && !l->c->chmux.allow_remote && !SUBJECT(chmux, "allow_remote").origin->bad)
         complain(l, FAIL, &address,
@@ -201,7 +210,7 @@ check_listener_options(struct config_loader *l, size_t i, const struct config_ad
             "= yes if that is meant",
             config_quote(str_of(l->c->listen[i].address), q));
     for (size_t k = 0; k < COUNT_OF(unix_only) && !a->is_unix; k++) {
-        struct subject s = subject_of(l, CONFIG_SECTION_listen, i, unix_only[k]);
+        struct subject s = SUBJECT_OF(listen, i, unix_only[k]);
         if (differs_from_default(l, &s))
             complain(l, WARN, &s, "has no effect: %s is not a unix socket",
                 config_quote(str_of(l->c->listen[i].address), q));
@@ -236,7 +245,7 @@ static void
 check_listener(struct config_loader *l, size_t i)
 {
     const struct config *c = l->c;
-    struct subject s = subject_of(l, CONFIG_SECTION_listen, i, "address");
+    struct subject s = SUBJECT_OF(listen, i, "address");
     struct config_address a;
     char why[CONFIG_WHY_MAX], name[CONFIG_TARGET_NAME_MAX];
     if (s.origin->bad)
@@ -244,7 +253,7 @@ check_listener(struct config_loader *l, size_t i)
     if (c->listen[i].address[0] == '\0') {
         if (was_passed(l->src, c->listen_name[i]))
             return;
-        struct config_place place = config_place_of(&c->origin->listener[i]);
+        struct config_place place = config_place_of(config_origin_of_name(c, s.t));
         config_error(l, &place, config_target_name(c, s.t, name), "address",
             "the listener \"%s\" has no address; write HOST:PORT, [V6]:PORT, unix:/path or "
             "unix:@name, or have systemd pass a socket of that name (FileDescriptorName=)",
@@ -295,11 +304,13 @@ check_admin(struct config_loader *l)
 void
 config_cross_check(struct config_loader *l)
 {
-    check_orders(l);
     check_memory(l);
-    check_urls(l);
-    check_certificate_pair(l);
-    check_tls(l);
+    for (size_t i = 0; i < l->c->upstream_count; i++) {
+        check_orders(l, i);
+        check_urls(l, i);
+        check_certificate_pair(l, i);
+        check_tls(l, i);
+    }
     check_admin(l);
     for (size_t i = 0; i < l->c->listen_count; i++)
         check_listener(l, i);

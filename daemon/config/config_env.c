@@ -70,26 +70,21 @@ is_service_link(struct str name, struct str value)
     return false;
 }
 
-/* LISTEN_<NAME>_<KEY> after its prefix: NAME_KEY. No key of a listener has a '_'. */
-static bool
-assign_listener(
-    struct config_loader *l, const struct config_place *place, struct str rest, struct str value)
+/* NAME_KEY. Both may have a '_' in them: the longest KEY that fits is meant. NULL: none does. */
+static const struct config_opt *
+split_name(const struct config_section *sec, struct str rest, struct str *name)
 {
-    struct config_target t = {.sec = &config_sections[CONFIG_SECTION_listen]};
-    size_t at = rest.len;
-    while (at > 0 && rest.p[at - 1] != '_')
-        at--;
-    if (at < 2)
-        return false;
-    const struct config_opt *opt = find_upper(t.sec, skip(rest, at));
-    if (opt == NULL)
-        return false;
-    for (size_t i = 0; i + 1 < at; i++)
-        if (rest.p[i] >= 'a' && rest.p[i] <= 'z')
-            return false;
-    if (config_listener(l, place, str_n(rest.p, at - 1), &t))
-        config_assign(l, place, t, opt, value);
-    return true;
+    const struct config_opt *opt = NULL;
+    for (size_t at = 2; at < rest.len && opt == NULL; at++) {
+        if (rest.p[at - 1] != '_')
+            continue;
+        *name = str_n(rest.p, at - 1);
+        opt = find_upper(sec, skip(rest, at));
+    }
+    for (size_t i = 0; opt != NULL && i < name->len; i++)
+        if (name->p[i] >= 'a' && name->p[i] <= 'z')
+            return NULL;
+    return opt;
 }
 
 /* "UPSTREAM_POOL_SIZE"; `name` goes between the two. */
@@ -117,7 +112,8 @@ report_unknown(struct config_loader *l, const struct config_place *place, struct
         const struct config_opt *opt = sec->opts(&count);
         for (size_t i = 0; i < count; i++) {
             variable_name(sec, "", opt[i].key, near);
-            variable_name(sec, config_section_repeats(sec) ? "<NAME>_" : "", opt[i].key, full);
+            bool named = config_section_repeats(sec) && sec->first[0] == '\0';
+            variable_name(sec, named ? "<NAME>_" : "", opt[i].key, full);
             snprintf(show, sizeof(show), PREFIX "%s", full);
             config_hint_offer(&hint, str_of(near), show);
             config_hint_offer(&hint, str_of(opt[i].key), show);
@@ -125,7 +121,27 @@ report_unknown(struct config_loader *l, const struct config_place *place, struct
     }
     config_error(l, place, NULL, NULL, "unknown variable%s",
         config_hint_text(&hint,
-            "; " PREFIX "<SECTION>_<KEY> and " PREFIX "LISTEN_<NAME>_<KEY> are allowed", text));
+            "; " PREFIX "<SECTION>_<KEY> and " PREFIX "<SECTION>_<NAME>_<KEY> are allowed", text));
+}
+
+/* tail: KEY, or NAME_KEY. false: the section has no such key. */
+static bool
+assign_in(struct config_loader *l, const struct config_place *place,
+    const struct config_section *sec, struct str tail, struct str value)
+{
+    struct config_target t = {.sec = sec};
+    struct str name = STR("");
+    const struct config_opt *opt = NULL;
+    bool repeats = config_section_repeats(sec);
+    if (!repeats || sec->first[0] != '\0')
+        opt = find_upper(sec, tail);
+    if (opt == NULL && repeats)
+        opt = split_name(sec, tail, &name);
+    if (opt == NULL)
+        return false;
+    if (!repeats || config_name_target(l, place, sec, name, &t))
+        config_assign(l, place, t, opt, value);
+    return true;
 }
 
 static void
@@ -139,17 +155,8 @@ read_variable(struct config_loader *l, struct str name, struct str value)
         if (rest.len <= id_len || rest.p[id_len] != '_' ||
             !is_upper_of(str_n(rest.p, id_len), str_of(sec->id)))
             continue;
-        struct str tail = skip(rest, id_len + 1);
-        if (config_section_repeats(sec)) {
-            if (assign_listener(l, &place, tail, value))
-                return;
-            continue;
-        }
-        const struct config_opt *opt = find_upper(sec, tail);
-        if (opt == NULL)
-            continue;
-        config_assign(l, &place, (struct config_target){.sec = sec}, opt, value);
-        return;
+        if (assign_in(l, &place, sec, skip(rest, id_len + 1), value))
+            return;
     }
     if (!is_service_link(rest, value))
         report_unknown(l, &place, rest);

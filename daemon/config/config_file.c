@@ -30,16 +30,6 @@ struct ini_reader {
     bool expected; /* the last line must come back through on_pair() */
 };
 
-static void
-open_listener(struct ini_reader *r, struct str name)
-{
-    if (name.len == 0)
-        config_error(r->l, &r->place, "listen", NULL,
-            "a listener needs a name; write [listen NAME], with any NAME");
-    else if (config_listener(r->l, &r->place, name, &r->target))
-        r->skip = false;
-}
-
 /* line begins with '['. */
 static void
 open_section(struct ini_reader *r, struct str line)
@@ -68,13 +58,16 @@ open_section(struct ini_reader *r, struct str line)
     r->target = (struct config_target){.sec = sec};
     if (sec == NULL)
         config_unknown_section(r->l, &r->place, id);
-    else if (config_section_repeats(sec))
-        open_listener(r, name);
-    else if (name.len > 0)
+    else if (!config_section_repeats(sec) && name.len > 0)
         config_error(
             r->l, &r->place, sec->id, NULL, "this section takes no name; write [%s]", sec->id);
-    else
+    else if (!config_section_repeats(sec))
         r->skip = false;
+    else if (name.len == 0 && sec->first[0] == '\0')
+        config_error(r->l, &r->place, sec->id, NULL,
+            "this section needs a name; write [%s NAME], with any NAME", sec->id);
+    else
+        r->skip = !config_name_target(r->l, &r->place, sec, name, &r->target);
     if (!r->skip)
         config_target_name(r->l->c, r->target, r->section);
 }

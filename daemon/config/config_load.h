@@ -23,17 +23,17 @@ struct config_origin_entry {
     char *label; /* owned; NULL for default and file */
 };
 
-/* The struct config_origin of config.h: one row per section, then one per listener. */
+/* The struct config_origin of config.h, by enum config_row. */
 struct config_origin {
     char *file_name; /* owned; NULL: no file */
-    struct config_origin_entry opt[CONFIG_SECTION_COUNT + CONFIG_MAX_LISTEN][CONFIG_OPTS_MAX];
-    struct config_origin_entry listener[CONFIG_MAX_LISTEN]; /* what first named it */
+    struct config_origin_entry opt[CONFIG_ROW_COUNT][CONFIG_OPTS_MAX];
+    struct config_origin_entry named[CONFIG_ROW_COUNT]; /* what first named one that repeats */
 };
 
-/* One section, or one of the listeners. */
+/* One section; of those that repeat, the nth. */
 struct config_target {
     const struct config_section *sec;
-    size_t listener; /* index; 0 for other sections */
+    size_t nth;
 };
 
 struct config_loader {
@@ -44,15 +44,38 @@ struct config_loader {
     bool nomem;
 };
 
+/* config_target.c */
+/* How many of that section there are. */
+size_t config_section_count(const struct config *c, const struct config_section *sec);
 /* The struct of that section in c. */
 void *config_target_base(struct config *c, struct config_target t);
-/* "upstream", "listen web". */
+const void *config_target_base_const(const struct config *c, struct config_target t);
+/* NAME, "default" where none is needed; "" for a section that does not repeat. */
+const char *config_target_given_name(const struct config *c, struct config_target t);
+/* As in the file: "upstream", "listen web". */
 #define CONFIG_TARGET_NAME_MAX 64
 const char *config_target_name(
     const struct config *c, struct config_target t, char out[CONFIG_TARGET_NAME_MAX]);
 struct config_origin_entry *config_origin_of(
     const struct config *c, struct config_target t, const struct config_opt *opt);
+/* What first named it; for a section that repeats. */
+struct config_origin_entry *config_origin_of_name(const struct config *c, struct config_target t);
+/* The one of that name, a new one with its defaults; false after reporting why not. In the
+ * environment a name is in upper case with _ for all but letters and digits, and matches whatever
+ * folds to it. name "": the one that is always there, if the section has one. */
+MUST_USE bool config_name_target(struct config_loader *l, const struct config_place *place,
+    const struct config_section *sec, struct str name, struct config_target *out);
+/* Is it the name of one by that rule? */
+bool config_target_is_called(const struct config *c, struct config_target t, struct str name);
+/* The sections that are always there, with their defaults. */
+void config_set_defaults(struct config_loader *l);
+/* Frees what all sections own. */
+void config_free_targets(struct config *c);
+
+/* config.c */
 struct config_place config_place_of(const struct config_origin_entry *e);
+MUST_USE bool config_origin_note(
+    struct config_origin_entry *e, const struct config_place *place, bool bad);
 /* "default", "FILE:LINE", "environment CHMUX_X", "--pool-size". */
 void config_origin_print(
     const struct config *c, const struct config_origin_entry *e, struct buf *out);
@@ -60,10 +83,6 @@ void config_origin_print(
 /* Sets one option and notes its origin, or reports why not. */
 void config_assign(struct config_loader *l, const struct config_place *place,
     struct config_target t, const struct config_opt *opt, struct str text);
-/* The listener of that name, new ones with their defaults; false after reporting why not. From the
- * environment a name is in upper case with _ for -, and matches whatever folds to it. */
-MUST_USE bool config_listener(struct config_loader *l, const struct config_place *place,
-    struct str name, struct config_target *out);
 
 /* One line: place, [section] and key where the place is a line of a file or a default, what is
  * wrong. `section` and `key` may be NULL. Past a bound lines are only counted. */

@@ -13,13 +13,6 @@ pad_to(struct buf *out, size_t line_start, size_t column)
     while (buf_ok(out) && out->len - line_start < column);
 }
 
-static const void *
-base_of(const struct config *c, struct config_target t)
-{
-    return (const char *)c + t.sec->offset +
-           (config_section_repeats(t.sec) ? t.listener * sizeof(struct config_listen) : 0);
-}
-
 static void
 print_value(
     const struct config *c, struct config_target t, const struct config_opt *opt, struct buf *out)
@@ -27,7 +20,7 @@ print_value(
     if (config_key_is_secret(str_of(opt->key)))
         buf_str(out, STR("********"));
     else
-        config_value_print(opt, base_of(c, t), out);
+        config_value_print(opt, config_target_base_const(c, t), out);
 }
 
 /* false: enough, or no memory. */
@@ -65,8 +58,8 @@ config_each(const struct config *c, config_item_fn fn, void *arg)
     buf_init(&text, 64 << 10);
     for (size_t i = 0; i < CONFIG_SECTION_COUNT && more; i++) {
         struct config_target t = {.sec = &config_sections[i]};
-        size_t times = config_section_repeats(t.sec) ? c->listen_count : 1;
-        for (; t.listener < times && more; t.listener++)
+        size_t times = config_section_count(c, t.sec);
+        for (; t.nth < times && more; t.nth++)
             more = each_of_section(c, t, fn, arg, &text);
     }
     bool ok = buf_ok(&text);
@@ -95,15 +88,10 @@ print_section(const struct config *c, struct config_target t, const char *prefix
 
 /* The built-in listeners are printed as comments: read back as sections they would be listeners
  * somebody asked for, and a machine without IPv6 could not start with them. */
-static void
-print_listeners(const struct config *c, struct buf *out)
+static bool
+listeners_are_built_in(const struct config *c)
 {
-    bool built_in = c->listen_count > 0 && config_listen_is_default(c, 0);
-    if (built_in)
-        buf_str(out, STR("\n# No listener is named, so these two are used:\n"));
-    for (size_t i = 0; i < c->listen_count; i++)
-        print_section(c, (struct config_target){&config_sections[CONFIG_SECTION_listen], i},
-            built_in ? "# " : "", out);
+    return c->listen_count > 0 && config_listen_is_default(c, 0);
 }
 
 void
@@ -111,11 +99,14 @@ config_print(const struct config *c, struct buf *out)
 {
     buf_str(out, STR("# The whole configuration as chmuxd sees it. Behind each value stands where "
                      "it comes from.\n"));
-    for (size_t i = 0; i < CONFIG_SECTION_COUNT; i++)
-        if (i == CONFIG_SECTION_listen)
-            print_listeners(c, out);
-        else
-            print_section(c, (struct config_target){.sec = &config_sections[i]}, "", out);
+    for (size_t i = 0; i < CONFIG_SECTION_COUNT; i++) {
+        struct config_target t = {.sec = &config_sections[i]};
+        bool built_in = i == CONFIG_SECTION_listen && listeners_are_built_in(c);
+        if (built_in)
+            buf_str(out, STR("\n# No listener is named, so these two are used:\n"));
+        for (; t.nth < config_section_count(c, t.sec); t.nth++)
+            print_section(c, t, built_in ? "# " : "", out);
+    }
 }
 
 static const char *
@@ -184,9 +175,10 @@ static const char reference_head[] =
     "\n"
     "1. the file named by `--config FILE`: `[section]` lines and `key = value` lines;\n"
     "2. the environment: `CHMUX_<SECTION>_<KEY>`, in upper case, for example\n"
-    "   `CHMUX_UPSTREAM_POOL_SIZE=8`; for one listener `CHMUX_LISTEN_<NAME>_<KEY>`, a `-` of its\n"
-    "   name written `_`;\n"
-    "3. flags: `--set section.key=value`, `--set listen.NAME.key=value`, and the short forms in\n"
+    "   `CHMUX_UPSTREAM_POOL_SIZE=8`; for a section with a name `CHMUX_<SECTION>_<NAME>_<KEY>`, "
+    "for\n"
+    "   example `CHMUX_LISTEN_WEB_BACKLOG=9`, whatever is neither letter nor digit written `_`;\n"
+    "3. flags: `--set section.key=value`, `--set section.NAME.key=value`, and the short forms in\n"
     "   [USAGE.md](USAGE.md).\n"
     "\n"
     "`chmuxd --check` reads all of it, prints every mistake and exits; `chmuxd --print-config`\n"

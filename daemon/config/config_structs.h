@@ -19,6 +19,10 @@ enum local_blocks { LOCAL_BLOCKS_LZ4, LOCAL_BLOCKS_NONE };
 /* What somebody may do at the admin address; each includes those before it. */
 enum admin_access { ADMIN_ACCESS_HEALTH, ADMIN_ACCESS_READ, ADMIN_ACCESS_CONTROL };
 
+/* How often a section may be there. */
+#define CONFIG_MAX_LISTEN   32
+#define CONFIG_MAX_UPSTREAM 1
+
 #define CONFIG_AUTO (-1) /* an INT whose default is the word auto */
 
 struct config_list {
@@ -36,15 +40,17 @@ struct config_list {
 #define CONFIG_T_LIST       struct config_list
 #define CONFIG_T_ENUM(name) enum name
 
-/* Each SECTION row closes the struct of the row before it and opens its own, so the table needs a
- * struct to close before its first row and a "};" after its last. */
+/* Each SECTION or SECTIONS row closes the struct of the row before it and opens its own, so the
+ * table needs a struct to close before its first row and a "};" after its last. */
 /* clang-format off */
 struct config_before_first_section {
     char unused;
 #define SECTION(id, name, text) }; struct config_##id {
+#define SECTIONS(id, name, text, most, first, also) }; struct config_##id {
 #define OPT(id, key, type, def, min, max, reloadable, text) CONFIG_T_##type id;
 #include "config/options.def"
 #undef SECTION
+#undef SECTIONS
 #undef OPT
 };
 /* clang-format on */

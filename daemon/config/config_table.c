@@ -51,6 +51,7 @@ _Static_assert(LOG_TEXT == 0 && LOG_JSON == 1, "order of the words");
         return rows;                                                                               \
     }
 #define SECTION(id, name, text) ROWS_END ROWS_BEGIN(id)
+#define SECTIONS(id, name, text, most, first, also) ROWS_END ROWS_BEGIN(id)
 #define OPT(id, key, type, def, min, max, reloadable, text)                                        \
     {key, CONFIG_INIT_##type, def, min, max, reloadable, text, offsetof(self, id)},
 
@@ -60,13 +61,23 @@ ROWS_BEGIN(before_first_section)
 #include "config/options.def"
 ROWS_END
 #undef SECTION
+#undef SECTIONS
 #undef OPT
 
 const struct config_section config_sections[CONFIG_SECTION_COUNT] = {
-#define SECTION(id, name, text) {#id, name, text, offsetof(struct config, id), opts_##id},
+#define SECTION_INIT(sec_id, sec_name, sec_text)                                                   \
+    .id = #sec_id, .name = sec_name, .text = sec_text, .opts = opts_##sec_id,                      \
+    .offset = offsetof(struct config, sec_id), .size = sizeof(struct config_##sec_id),             \
+    .row = CONFIG_ROW_##sec_id
+#define SECTION(id, name, text) {SECTION_INIT(id, name, text)},
+#define SECTIONS(sec_id, name, text, sec_most, sec_first, sec_also)                                \
+    {SECTION_INIT(sec_id, name, text), .most = sec_most, .first = sec_first, .also = sec_also,     \
+    .name_offset = offsetof(struct config, sec_id##_name),                                         \
+    .count_offset = offsetof(struct config, sec_id##_count)},
 #define OPT(id, key, type, def, min, max, reloadable, text)
 #include "config/options.def"
 #undef SECTION
+#undef SECTIONS
 #undef OPT
 };
 /* clang-format on */

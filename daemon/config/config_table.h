@@ -5,6 +5,7 @@
  * Ownership: all of it is static and constant.
  */
 #include "base/str.h"
+#include "config/config_structs.h" /* how often a section may be there */
 
 enum config_type {
     CONFIG_BOOL,
@@ -31,19 +32,39 @@ struct config_opt {
 
 struct config_section {
     const char *id;
-    const char *name; /* as in the file; "listen NAME" for the one that repeats */
+    const char *name; /* for people: "chmux", "listen NAME" */
     const char *text;
-    size_t offset; /* of the struct (of the first one, for listen) in struct config */
+    size_t offset; /* of the struct, the first one if it repeats, in struct config */
+    size_t size;   /* of one */
+    size_t row;    /* of the first one, see enum config_row */
+    /* only if it repeats */
+    size_t most;                      /* 0: it does not */
+    const char *first;                /* NAME of the one that is always there; "": none is */
+    const char *also;                 /* allowed in a NAME, besides letters, digits, - and _ */
+    size_t name_offset, count_offset; /* in struct config */
     const struct config_opt *(*opts)(size_t *count);
 };
 
 enum config_section_index {
-#define SECTION(id, name, text) CONFIG_SECTION_##id,
+#define SECTION(id, name, text)                     CONFIG_SECTION_##id,
+#define SECTIONS(id, name, text, most, first, also) CONFIG_SECTION_##id,
 #define OPT(id, key, type, def, min, max, reloadable, text)
 #include "config/options.def"
 #undef SECTION
-#undef OPT
+#undef SECTIONS
     CONFIG_SECTION_COUNT
+};
+
+/* Every section that can be there has a number: where those of one row of the table begin. */
+enum config_row {
+#define SECTION(id, name, text) CONFIG_ROW_##id,
+#define SECTIONS(id, name, text, most, first, also)                                                \
+    CONFIG_ROW_##id, CONFIG_LAST_ROW_##id = CONFIG_ROW_##id + (most)-1,
+#include "config/options.def"
+#undef SECTION
+#undef SECTIONS
+#undef OPT
+    CONFIG_ROW_COUNT
 };
 
 extern const struct config_section config_sections[CONFIG_SECTION_COUNT];
@@ -58,7 +79,7 @@ size_t config_opt_index(const struct config_section *sec, const struct config_op
 static inline bool
 config_section_repeats(const struct config_section *sec)
 {
-    return sec == &config_sections[CONFIG_SECTION_listen];
+    return sec->most > 0;
 }
 
 /* Values of such keys are never printed: *password, *secret, *token, *_key. A path that only says

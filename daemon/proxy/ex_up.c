@@ -174,7 +174,7 @@ check_more(struct exchange *ex)
 static void
 remember(struct exchange *ex, const char *p, size_t n)
 {
-    size_t limit = ex->px->cfg->upstream.replay_buffer;
+    size_t limit = ex->px->cfg->upstream[0].replay_buffer;
     if (!ex->keep_replay)
         return;
     bool wanted = ex->ch.is_query && ex->ch.url_class != CH_INSERT;

@@ -177,7 +177,7 @@ ex_finish(struct exchange *ex)
 void
 ex_client_gone(struct exchange *ex)
 {
-    if (ex->px->cfg->upstream.on_disconnect == ON_DISCONNECT_KILL)
+    if (ex->px->cfg->upstream[0].on_disconnect == ON_DISCONNECT_KILL)
         kill_query_of(ex);
     leave_upstream(ex, M_CLOSE_GONE);
     ex_end(ex, FAREWELL_GONE);
@@ -340,7 +340,7 @@ ex_requeue(struct exchange *ex, enum metric_id reason, bool fresh)
     loop_undefer(&ex->task);
     ex_goto(ex, EX_QUEUED);
     ex->waiter.fresh = fresh;
-    timer_arm_in(&ex->client->timer, ex->px->cfg->upstream.queue_timeout);
+    timer_arm_in(&ex->client->timer, ex->px->cfg->upstream[0].queue_timeout);
     upool_wait_urgent(ex->px->pool, &ex->waiter);
 }
 
@@ -443,8 +443,8 @@ watch_for_stall(struct exchange *ex)
         timer_arm(&c->timer, mono_add_us(ex->progress, cfg->chmux.stall_timeout));
     else if (ex->state == EX_RECEIVING && !ex->looked)
         timer_arm(&c->timer, mono_add_us(ex->start, LOOK_AFTER_US));
-    else if (ex->state == EX_RECEIVING && !ex->got_byte && cfg->upstream.response_timeout > 0)
-        timer_arm(&c->timer, mono_add_us(ex->progress, cfg->upstream.response_timeout));
+    else if (ex->state == EX_RECEIVING && !ex->got_byte && cfg->upstream[0].response_timeout > 0)
+        timer_arm(&c->timer, mono_add_us(ex->progress, cfg->upstream[0].response_timeout));
     else
         timer_disarm(&c->timer);
 }
@@ -683,7 +683,7 @@ ex_queue(struct exchange *ex)
         ex_fail(ex, e, NULL);
         return;
     }
-    timer_arm(&ex->client->timer, mono_add_us(ex->start, px->cfg->upstream.queue_timeout));
+    timer_arm(&ex->client->timer, mono_add_us(ex->start, px->cfg->upstream[0].queue_timeout));
 }
 
 /* Its turn in the session, if it has one: now a lease. */
@@ -717,7 +717,7 @@ static void LOOP_ONLY
 ex_enter_session(struct exchange *ex)
 {
     struct proxy *px = ex->px;
-    if (sessions_waiting(px->sessions) >= (size_t)px->cfg->upstream.queue_size) {
+    if (sessions_waiting(px->sessions) >= (size_t)px->cfg->upstream[0].queue_size) {
         ex_fail(ex, ERR_QUEUE_FULL, NULL);
         return;
     }
@@ -733,7 +733,7 @@ ex_enter_session(struct exchange *ex)
         ex_fail(ex, ERR_NOMEM, NULL);
         return;
     }
-    timer_arm(&ex->client->timer, mono_add_us(ex->start, px->cfg->upstream.queue_timeout));
+    timer_arm(&ex->client->timer, mono_add_us(ex->start, px->cfg->upstream[0].queue_timeout));
 }
 
 /* Copies out of the scratch head all that is needed later. */

@@ -107,7 +107,7 @@ kill_query(struct proxy *px, struct str head, struct str query_id, struct uaddr 
     metric_inc(M_KILLS);
     struct kill *k = NULL;
     /* More than the pool can hold would only pile up behind a server that does not answer. */
-    if (px->kill_count >= (size_t)px->cfg->upstream.pool_size * 4 || query_id.len == 0)
+    if (px->kill_count >= (size_t)px->cfg->upstream[0].pool_size * 4 || query_id.len == 0)
         goto fail;
     k = mem_zalloc(sizeof *k);
     if (k == NULL)

@@ -50,7 +50,7 @@ static void
 narrow(struct recode *rc, const struct exchange *ex, const struct http_req *r)
 {
     const struct ch_coding *a = &rc->asked;
-    size_t min = ex->px->cfg->upstream.compression_min_size;
+    size_t min = ex->px->cfg->upstream[0].compression_min_size;
     bool plain = a->body == CODEC_IDENTITY && !a->body_blocks;
     bool tiny = plain && r->framing == HTTP_BODY_LENGTH && r->meta.content_length < min;
     bool empty = r->framing == HTTP_BODY_NONE ||
@@ -66,7 +66,7 @@ narrow(struct recode *rc, const struct exchange *ex, const struct http_req *r)
 enum err
 recode_start(struct exchange *ex, const struct http_req *r, const char **why)
 {
-    const struct config_upstream *cfg = &ex->px->cfg->upstream;
+    const struct config_upstream *cfg = &ex->px->cfg->upstream[0];
     bool override = has_override(r);
     if (cfg->request_compression == COMPRESSION_OFF &&
         cfg->response_compression == COMPRESSION_OFF && !override)
@@ -131,7 +131,7 @@ decoder(enum codec_id id)
 static struct codec_spec
 encoder(const struct exchange *ex, enum codec_id id, int level)
 {
-    const struct config_upstream *cfg = &ex->px->cfg->upstream;
+    const struct config_upstream *cfg = &ex->px->cfg->upstream[0];
     return (struct codec_spec){.id = id,
         .encode = true,
         .level = level,
@@ -143,7 +143,7 @@ static void
 plan_up(struct exchange *ex, enum codec_id link)
 {
     struct recode *rc = ex->rc;
-    int level = (int)ex->px->cfg->upstream.compression_level;
+    int level = (int)ex->px->cfg->upstream[0].compression_level;
     enum codec_id local = rc->asked.body;
     if (local == CODEC_IDENTITY && rc->asked.body_blocks)
         local = CODEC_BLOCKS;
@@ -412,7 +412,7 @@ local_coding(const struct exchange *ex)
     if (rc->coding == CODEC_IDENTITY || (a->accepts & CODEC_BIT(rc->coding)) != 0)
         return rc->coding;
     bool recode =
-        ex->px->cfg->upstream.local_encoding == LOCAL_ENCODING_CLIENT || a->refuses_identity;
+        ex->px->cfg->upstream[0].local_encoding == LOCAL_ENCODING_CLIENT || a->refuses_identity;
     return recode ? ch_preferred(a->accepts) : CODEC_IDENTITY;
 }
 

@@ -91,7 +91,7 @@ forget_old(struct sessions *ss)
         if (node == NULL)
             return;
         struct session *s = CONTAINER_OF(node, struct session, idle_link);
-        bool full = ss->count >= (size_t)ss->px->cfg->upstream.max_sessions;
+        bool full = ss->count >= (size_t)ss->px->cfg->upstream[0].max_sessions;
         if (!full && mono_diff_us(now, s->used) < s->timeout_us)
             return;
         session_free(s);

@@ -90,13 +90,13 @@ test_nothing_given_gives_the_defaults(void **state)
     T_EQ(c->chmux.memory_limit, (size_t)256 << 20);
     T_EQ(c->chmux.head_timeout, 10000000);
     T_FALSE(c->chmux.allow_remote);
-    T_EQ(c->upstream.url.count, 1);
-    T_ZEQ(c->upstream.url.item[0], "http://127.0.0.1:18123");
-    T_EQ(c->upstream.pool_size, 16);
-    T_EQ(c->upstream.on_disconnect, ON_DISCONNECT_KILL);
-    T_EQ(c->upstream.tls_min_version, TLS_VERSION_1_2);
-    T_TRUE(c->upstream.tls_verify);
-    T_ZEQ(c->upstream.tls_ca_file, "");
+    T_EQ(c->upstream[0].url.count, 1);
+    T_ZEQ(c->upstream[0].url.item[0], "http://127.0.0.1:18123");
+    T_EQ(c->upstream[0].pool_size, 16);
+    T_EQ(c->upstream[0].on_disconnect, ON_DISCONNECT_KILL);
+    T_EQ(c->upstream[0].tls_min_version, TLS_VERSION_1_2);
+    T_TRUE(c->upstream[0].tls_verify);
+    T_ZEQ(c->upstream[0].tls_ca_file, "");
     T_EQ(c->admin.address.count, 0);
     T_EQ(c->log.level, LOG_INFO);
     T_EQ(c->log.format, LOG_TEXT);
@@ -126,10 +126,10 @@ test_flags_beat_environment_beats_file_beats_defaults(void **state)
         ENV("CHMUX_UPSTREAM_QUEUE_SIZE=3", "PATH=/bin", "CHMUX_UPSTREAM_MIN_IDLE=1"),
         FLAGS({"--pool-size", "upstream.pool_size", "4"}, SET("upstream.min_idle", "3"),
             SET("upstream.pool_size", "5")));
-    T_EQ(c->upstream.connect_concurrency, 4); /* default */
-    T_EQ(c->upstream.queue_size, 3);          /* environment over file */
-    T_EQ(c->upstream.min_idle, 3);            /* flag over both */
-    T_EQ(c->upstream.pool_size, 5);           /* the later flag */
+    T_EQ(c->upstream[0].connect_concurrency, 4); /* default */
+    T_EQ(c->upstream[0].queue_size, 3);          /* environment over file */
+    T_EQ(c->upstream[0].min_idle, 3);            /* flag over both */
+    T_EQ(c->upstream[0].pool_size, 5);           /* the later flag */
     config_free(&c);
 }
 
@@ -146,13 +146,35 @@ test_files_may_be_written_in_many_ways(void **state)
                                       "    tls_server_name =\r\n"
                                       "[log]# here too\r\n"
                                       "level = DEBUG");
-    T_EQ(c->upstream.url.count, 2);
-    T_ZEQ(c->upstream.url.item[0], "http://a:1");
-    T_ZEQ(c->upstream.url.item[1], "http://b:2");
-    T_EQ(c->upstream.pool_size, 7); /* indented, and no continuation of url */
-    T_ZEQ(c->upstream.tls_server_name, "");
+    T_EQ(c->upstream[0].url.count, 2);
+    T_ZEQ(c->upstream[0].url.item[0], "http://a:1");
+    T_ZEQ(c->upstream[0].url.item[1], "http://b:2");
+    T_EQ(c->upstream[0].pool_size, 7); /* indented, and no continuation of url */
+    T_ZEQ(c->upstream[0].tls_server_name, "");
     T_EQ(c->log.level, LOG_DEBUG);
     config_free(&c);
+}
+
+/* A section that is always there: its own name and no name mean the same one. */
+static void
+test_the_default_upstream_may_be_named(void **state)
+{
+    (void)state;
+    struct config *c = LOADED(.file = "[upstream]\nqueue_size = 2\n"
+                                      "[upstream default]\nmin_idle = 3\n",
+        ENV("CHMUX_UPSTREAM_DEFAULT_MAX_AGE=5s", "CHMUX_UPSTREAM_POOL_SIZE=6"),
+        FLAGS(SET("upstream.default.url", "http://a:1"), SET("upstream.connect_timeout", "2s")));
+    T_EQ(c->upstream_count, 1);
+    T_ZEQ(c->upstream_name[0], "default");
+    T_EQ(c->upstream[0].queue_size, 2);
+    T_EQ(c->upstream[0].min_idle, 3);
+    T_EQ(c->upstream[0].max_age, 5000000);
+    T_EQ(c->upstream[0].pool_size, 6);
+    T_ZEQ(c->upstream[0].url.item[0], "http://a:1");
+    T_EQ(c->upstream[0].connect_timeout, 2000000);
+    config_free(&c);
+    REFUSED("t.conf:4: [upstream] pool_size: given twice; line 2 has it already\n",
+        .file = "[upstream default]\npool_size = 3\n[upstream]\npool_size = 3\n");
 }
 
 static void
@@ -212,16 +234,19 @@ test_file_errors_name_the_line(void **state)
     REFUSED("t.conf:1: \"level = debug\" stands behind a section; write it on a line of its own\n",
         .file = "[log] level = debug\n");
     REFUSED("t.conf:1: [log]: this section takes no name; write [log]\n", .file = "[log file]\n");
-    REFUSED("t.conf:1: [listen]: a listener needs a name; write [listen NAME], with any NAME\n",
+    REFUSED("t.conf:1: [listen]: this section needs a name; write [listen NAME], with any NAME\n",
         .file = "[listen]\naddress = 127.0.0.1:1\n");
-    REFUSED("t.conf:1: \"a.b\" is not a name for a listener; 1 to 32 letters, digits, - and _ are "
-            "allowed\n",
+    REFUSED(
+        "t.conf:1: \"a.b\" is not a name for [listen NAME]; 1 to 32 letters, digits, - and _ are "
+        "allowed\n",
         .file = "[listen a.b]\naddress = 127.0.0.1:1\n");
-    REFUSED("t.conf:1: \"a b\" is not a name for a listener; 1 to 32 letters, digits, - and _ are "
-            "allowed\n",
+    REFUSED(
+        "t.conf:1: \"a b\" is not a name for [listen NAME]; 1 to 32 letters, digits, - and _ are "
+        "allowed\n",
         .file = "[listen a b]\naddress = 127.0.0.1:1\n");
-    REFUSED("t.conf:3: the listeners \"A_b\" and \"a-b\" have one name in the environment; rename "
-            "one\n",
+    REFUSED(
+        "t.conf:3: \"A_b\" and \"a-b\" of [listen NAME] are one name in the environment; rename "
+        "one\n",
         .file = "[listen a-b]\naddress = 127.0.0.1:1\n[listen A_b]\naddress = 127.0.0.1:2\n");
 }
 
@@ -247,13 +272,14 @@ test_environment_errors_name_the_variable(void **state)
             "CHMUX_LISTEN_<NAME>_ADDRESS?\n",
         ENV("CHMUX_LISTEN_ADDRESS=127.0.0.1:1"));
     REFUSED("environment CHMUX_: unknown variable; CHMUX_<SECTION>_<KEY> and "
-            "CHMUX_LISTEN_<NAME>_<KEY> are allowed\n",
+            "CHMUX_<SECTION>_<NAME>_<KEY> are allowed\n",
         ENV("CHMUX_="));
     REFUSED("environment CHMUX_FOO: unknown variable; CHMUX_<SECTION>_<KEY> and "
-            "CHMUX_LISTEN_<NAME>_<KEY> are allowed\n",
+            "CHMUX_<SECTION>_<NAME>_<KEY> are allowed\n",
         ENV("CHMUX_FOO=1"));
-    REFUSED("environment CHMUX_LISTEN_A.B_ADDRESS: \"A.B\" is not a name for a listener; 1 to 32 "
-            "letters, digits, - and _ are allowed\n",
+    REFUSED(
+        "environment CHMUX_LISTEN_A.B_ADDRESS: \"A.B\" is not a name for [listen NAME]; 1 to 32 "
+        "letters, digits, - and _ are allowed\n",
         ENV("CHMUX_LISTEN_A.B_ADDRESS=127.0.0.1:1"));
     REFUSED("environment CHMUX_LISTEN_WEB_MODE: the listener \"web\" has no address; write "
             "HOST:PORT, [V6]:PORT, unix:/path or unix:@name, or have systemd pass a socket of that "
@@ -274,7 +300,7 @@ test_service_links_of_kubernetes_are_passed_over(void **state)
     REFUSED("environment CHMUX_UPSTREAM_PORT: unknown variable; did you mean "
             "CHMUX_UPSTREAM_URL?\n"
             "environment CHMUX_PORT_X_TCP: unknown variable; CHMUX_<SECTION>_<KEY> and "
-            "CHMUX_LISTEN_<NAME>_<KEY> are allowed\n",
+            "CHMUX_<SECTION>_<NAME>_<KEY> are allowed\n",
         ENV("CHMUX_UPSTREAM_PORT=8123", "CHMUX_PORT_X_TCP=1"));
 }
 
@@ -294,8 +320,9 @@ test_flag_errors_name_the_flag(void **state)
     REFUSED("--set upstream.: write section.key=value\n", FLAGS(SET("upstream.", "3")));
     REFUSED(
         "--set listen.address: write listen.NAME.key=value\n", FLAGS(SET("listen.address", "3")));
-    REFUSED("--set listen..address: \"\" is not a name for a listener; 1 to 32 letters, digits, - "
-            "and _ are allowed\n",
+    REFUSED(
+        "--set listen..address: \"\" is not a name for [listen NAME]; 1 to 32 letters, digits, - "
+        "and _ are allowed\n",
         FLAGS(SET("listen..address", "3")));
     REFUSED("--set : unknown section \"\"; [chmux], [listen NAME], [upstream], [admin] and [log] "
             "are known\n",
@@ -389,8 +416,8 @@ test_tls_options_that_contradict_each_other(void **state)
         FLAGS(SET("upstream.url", "http://a, https://b"), SET("upstream.tls_verify", "no")));
     struct config *c = LOADED(.file = "[upstream]\nurl = https://db\ntls_cert_file = /c.pem\n"
                                       "tls_key_file = /k.pem\ntls_min_version = 1.3\n");
-    T_ZEQ(c->upstream.tls_cert_file, "/c.pem");
-    T_EQ(c->upstream.tls_min_version, TLS_VERSION_1_3);
+    T_ZEQ(c->upstream[0].tls_cert_file, "/c.pem");
+    T_EQ(c->upstream[0].tls_min_version, TLS_VERSION_1_3);
     config_free(&c);
 }
 
@@ -465,7 +492,7 @@ test_there_is_a_bound_on_listeners(void **state)
         snprintf(names[i], sizeof(names[i]), "listen.flag%zu.address", i);
         flags[i] = (struct config_flag){"--listen", names[i], "127.0.0.1:0"};
     }
-    says(&in, false, "--listen: too many listeners; at most 32 are allowed\n");
+    says(&in, false, "--listen: too many [listen NAME] sections; at most 32 are allowed\n");
     flags[CONFIG_MAX_LISTEN] = (struct config_flag){0};
     struct config *c = loaded(&in);
     T_EQ(c->listen_count, CONFIG_MAX_LISTEN);
@@ -489,8 +516,8 @@ test_long_lines_are_read_or_refused_never_cut(void **state)
         struct input in = {.file = text};
         struct config *c = load(&in, &errors);
         T_TRUE(c != NULL);
-        T_EQ(strlen(c->upstream.tls_ca_file), len);
-        T_EQ(c->upstream.pool_size, 3);
+        T_EQ(strlen(c->upstream[0].tls_ca_file), len);
+        T_EQ(c->upstream[0].pool_size, 3);
         config_free(&c);
         buf_fini(&errors);
     }
@@ -519,7 +546,7 @@ test_long_lines_are_read_or_refused_never_cut(void **state)
     REFUSED("t.conf:2: the line has 8192 bytes; 8191 are allowed\n", .file = text);
     /* A section name longer than inih's 49 bytes is not cut to one that exists. */
     REFUSED("t.conf:1: \"aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa\" is not a "
-            "name for a listener; 1 to 32 letters, digits, - and _ are allowed\n",
+            "name for [listen NAME]; 1 to 32 letters, digits, - and _ are allowed\n",
         .file = "[listen aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa]\n");
 }
 
@@ -716,6 +743,7 @@ main(void)
         TEST(test_nothing_given_gives_the_defaults),
         TEST(test_flags_beat_environment_beats_file_beats_defaults),
         TEST(test_files_may_be_written_in_many_ways),
+        TEST(test_the_default_upstream_may_be_named),
         TEST(test_listeners_come_from_everywhere),
         TEST(test_file_errors_name_the_line),
         TEST(test_environment_errors_name_the_variable),

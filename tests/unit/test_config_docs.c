@@ -215,8 +215,9 @@ test_chmux_conf_has_every_option_in_its_section(void **state)
         struct str after = next_section(rest);
         struct str part = str_n(rest.p, rest.len - after.len);
         char line[128];
-        snprintf(line, sizeof(line), s == CONFIG_SECTION_listen ? "#[%s local]" : "[%s]",
-            config_sections[s].id);
+        bool needs_name =
+            config_section_repeats(&config_sections[s]) && config_sections[s].first[0] == '\0';
+        snprintf(line, sizeof(line), needs_name ? "#[%s local]" : "[%s]", config_sections[s].id);
         T_TRUE(part.len > strlen(line) && memcmp(part.p, line, strlen(line)) == 0);
         size_t count;
         const struct config_opt *opt = config_sections[s].opts(&count);
