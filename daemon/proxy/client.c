@@ -66,7 +66,7 @@ note_error(struct proxy *px, uint64_t client, enum err e, const char *detail)
 }
 
 void
-client_accept(struct proxy *px, int fd, const struct addr *peer)
+client_accept(struct proxy *px, const struct door *door, int fd, const struct addr *peer)
 {
     if (px->client_count >= (size_t)px->cfg->chmux.max_clients) {
         note_error(px, 0, ERR_MAX_CLIENTS, NULL);
@@ -81,6 +81,7 @@ client_accept(struct proxy *px, int fd, const struct addr *peer)
     }
     OBJ_INIT(c, CLIENT_MAGIC);
     c->px = px;
+    c->door = door;
     c->id = ++px->next_client_id;
     c->since = loop_now(px->loop);
     c->peer_key = peer_key(peer);

@@ -51,9 +51,9 @@ on_drain_min(void *arg)
 {
     thr_check_loop();
     struct proxy *px = arg;
-    for (size_t i = 0; i < px->listener_count; i++) {
-        listener_accept_rest(&px->listeners[i]);
-        listener_close(&px->listeners[i]);
+    for (size_t i = 0; i < px->door_count; i++) {
+        listener_accept_rest(&px->doors[i].listener);
+        listener_close(&px->doors[i].listener);
     }
     px->listening = false;
     LIST_EACH_SAFE (node, next, &px->clients)
@@ -125,31 +125,33 @@ may_listen(const struct proxy *px, const struct addr *a, char *why, size_t why_l
 }
 
 /* The place for one more. */
-static struct listener *LOOP_ONLY
-next_listener(struct proxy *px, const char *name, char *why, size_t why_len)
+static struct door *LOOP_ONLY
+next_door(struct proxy *px, const char *name, char *why, size_t why_len)
 {
-    if (px->listener_count == COUNT_OF(px->listeners)) {
-        snprintf(why, why_len, "more than %zu listeners", COUNT_OF(px->listeners));
+    if (px->door_count == COUNT_OF(px->doors)) {
+        snprintf(why, why_len, "more than %zu listeners", COUNT_OF(px->doors));
         return NULL;
     }
-    px->listener_name[px->listener_count] = name;
-    return &px->listeners[px->listener_count];
+    struct door *d = &px->doors[px->door_count];
+    d->px = px;
+    d->name = name;
+    return d;
 }
 
 static bool LOOP_ONLY
 adopt_one(struct proxy *px, struct passed_socket *s, const char *name, char *why, size_t why_len)
 {
     char text[ADDR_TEXT_MAX], reason[256];
-    struct listener *ls = next_listener(px, name, why, why_len);
-    if (ls == NULL)
+    struct door *d = next_door(px, name, why, why_len);
+    if (d == NULL)
         return false;
     if (!may_listen(px, &s->addr, reason, sizeof reason)) {
         addr_format(&s->addr, text);
         snprintf(why, why_len, "the passed socket \"%s\" (%s) %s", s->name, text, reason);
         return false;
     }
-    passed_claim(s, ls, false);
-    px->listener_count++;
+    passed_claim(s, &d->listener, false);
+    px->door_count++;
     return true;
 }
 
@@ -192,10 +194,10 @@ listen_one(struct proxy *px, size_t i, struct passed *passed, char *why, size_t 
         snprintf(why, why_len, "[listen %s] address %s: %s", name, cl->address, parse_why);
         return false;
     }
-    size_t before = px->listener_count;
+    size_t before = px->door_count;
     if (!adopt_for(px, i, has_address ? &o.addr : NULL, passed, why, why_len))
         return false;
-    if (px->listener_count > before)
+    if (px->door_count > before)
         return true;
     if (!has_address) {
         snprintf(why, why_len, "[listen %s] has no address, and no socket of that name was passed",
@@ -208,10 +210,10 @@ listen_one(struct proxy *px, size_t i, struct passed *passed, char *why, size_t 
         return false;
     }
     o.mode = (unsigned)strtoul(cl->mode, NULL, 8);
-    struct listener *ls = next_listener(px, name, why, why_len);
-    if (ls == NULL || !listener_open(ls, &o, why, why_len))
+    struct door *d = next_door(px, name, why, why_len);
+    if (d == NULL || !listener_open(&d->listener, &o, why, why_len))
         return false;
-    px->listener_count++;
+    px->door_count++;
     return true;
 }
 
@@ -221,9 +223,10 @@ proxy_listen(struct proxy *px, struct passed *passed, char *why, size_t why_len)
     for (size_t i = 0; i < px->cfg->listen_count; i++) {
         if (listen_one(px, i, passed, why, why_len))
             continue;
-        int e = px->listeners[px->listener_count].sys_errno;
+        bool full = px->door_count == COUNT_OF(px->doors);
+        int e = full ? 0 : px->doors[px->door_count].listener.sys_errno;
         bool no_such_family = e == EAFNOSUPPORT || e == EADDRNOTAVAIL;
-        bool last = i + 1 == px->cfg->listen_count && px->listener_count == 0;
+        bool last = i + 1 == px->cfg->listen_count && px->door_count == 0;
         if (!config_listen_is_default(px->cfg, i) || !no_such_family || last)
             return false;
         LOG_W("listen_skipped why=\"%s\"", why); /* a machine without IPv6 */
@@ -241,15 +244,16 @@ static void
 on_client(void *arg, int fd, const struct addr *peer)
 {
     thr_check_loop();
-    client_accept(arg, fd, peer);
+    const struct door *d = arg;
+    client_accept(d->px, d, fd, peer);
 }
 
 bool
 proxy_start(struct proxy *px)
 {
     struct str busy = str_n(px->busy_reply.p, px->busy_reply.len);
-    for (size_t i = 0; i < px->listener_count; i++)
-        if (!listener_start(&px->listeners[i], px->loop, busy, on_client, px))
+    for (size_t i = 0; i < px->door_count; i++)
+        if (!listener_start(&px->doors[i].listener, px->loop, busy, on_client, &px->doors[i]))
             return false;
     px->listening = true;
     return true;
@@ -262,7 +266,7 @@ proxy_take_clients(struct proxy *px, struct passed *passed)
     int fd;
     size_t count = 0;
     while ((fd = passed_client(passed, &peer)) >= 0) {
-        client_accept(px, fd, &peer);
+        client_accept(px, NULL, fd, &peer);
         count++;
     }
     if (count > 0)
@@ -279,10 +283,10 @@ proxy_set_keeper(struct proxy *px, struct notify *keeper)
 const char *
 proxy_address(const struct proxy *px, size_t i, const char **name)
 {
-    if (i >= px->listener_count)
+    if (i >= px->door_count)
         return NULL;
-    *name = px->listener_name[i];
-    return px->listeners[i].text;
+    *name = px->doors[i].name;
+    return px->doors[i].listener.text;
 }
 
 void
@@ -332,8 +336,8 @@ size_t
 proxy_cut(struct proxy *px)
 {
     size_t cut = 0;
-    for (size_t i = 0; i < px->listener_count; i++)
-        listener_close(&px->listeners[i]);
+    for (size_t i = 0; i < px->door_count; i++)
+        listener_close(&px->doors[i].listener);
     px->listening = false;
     LIST_EACH_SAFE (node, next, &px->clients) {
         struct client *c = CONTAINER_OF(node, struct client, link);
@@ -351,8 +355,8 @@ proxy_free(struct proxy **pp)
     if (px == NULL)
         return;
     *pp = NULL;
-    for (size_t i = 0; i < px->listener_count; i++)
-        listener_close(&px->listeners[i]);
+    for (size_t i = 0; i < px->door_count; i++)
+        listener_close(&px->doors[i].listener);
     CHECK(px->client_count == 0 && px->kill_count == 0);
     loop_undefer(&px->drain_task);
     timer_fini(&px->starved_timer);

@@ -53,6 +53,13 @@ void errors_note(struct errors *r, const struct error_entry *e) LOOP_ONLY;
 void ex_note_error(struct exchange *ex, const char *token, int status, int code, const char *detail)
     LOOP_ONLY;
 
+/* A listener, and what holds for those who come in by it. */
+struct door {
+    struct proxy *px;
+    struct listener listener;
+    const char *name; /* borrowed: of its section, or of the passed socket */
+};
+
 struct proxy {
     struct loop *loop;
     const struct config *cfg;
@@ -60,9 +67,8 @@ struct proxy {
     struct sessions *sessions;
     struct workers *workers;
     struct caps *caps; /* NULL until compression is asked for */
-    struct listener listeners[CONFIG_MAX_LISTEN];
-    const char *listener_name[CONFIG_MAX_LISTEN];
-    size_t listener_count;
+    struct door doors[CONFIG_MAX_LISTEN];
+    size_t door_count;
     struct list clients;
     size_t client_count;
     struct list exchanges; /* that run, oldest first */
@@ -106,7 +112,8 @@ struct client {
     uint32_t magic;
     enum client_state state;
     struct proxy *px;
-    struct exchange *ex; /* owned while BUSY */
+    const struct door *door; /* that it came in by; NULL: taken over from another process */
+    struct exchange *ex;     /* owned while BUSY */
     struct conn conn;
     struct timer timer; /* head, idle, linger; lent to the exchange while BUSY */
     struct list link;
@@ -120,7 +127,9 @@ struct client {
     bool keep; /* draining, and the manager is to keep it for the next process */
 };
 
-void client_accept(struct proxy *px, int fd, const struct addr *peer) LOOP_ONLY;
+/* Takes fd. door may be NULL, see struct client. */
+void client_accept(struct proxy *px, const struct door *door, int fd, const struct addr *peer)
+    LOOP_ONLY;
 enum farewell {
     FAREWELL_KEEP,   /* the connection may serve another request */
     FAREWELL_CLOSE,  /* all that the client sent was read */
