@@ -14,6 +14,21 @@ ch_hex_digit(char c)
     return c >= 'a' && c <= 'f' ? c - 'a' + 10 : -1;
 }
 
+/* -1: none. */
+static inline int
+ch_base64_digit(char c)
+{
+    if (c >= 'A' && c <= 'Z')
+        return c - 'A';
+    if (c >= 'a' && c <= 'z')
+        return c - 'a' + 26;
+    if (c >= '0' && c <= '9')
+        return c - '0' + 52;
+    if (c == '+')
+        return 62;
+    return c == '/' ? 63 : -1;
+}
+
 /* The next decoded byte of *s, 0 to 255, or -1 at its end. A bad escape stands for itself. */
 static inline int
 ch_url_next(struct str *s)

@@ -45,20 +45,6 @@ take_plain(struct str s, char *out, size_t cap)
     return cap;
 }
 
-static int
-base64_digit(char c)
-{
-    if (c >= 'A' && c <= 'Z')
-        return c - 'A';
-    if (c >= 'a' && c <= 'z')
-        return c - 'a' + 26;
-    if (c >= '0' && c <= '9')
-        return c - '0' + 52;
-    if (c == '+')
-        return 62;
-    return c == '/' ? 63 : -1;
-}
-
 /* Decodes the user of base64("user:password") and stops at the colon, so that the password is never
  * in our memory in the clear. Returns false when it is no base64. */
 static bool
@@ -69,7 +55,7 @@ take_basic_user(struct str s, char *out, size_t cap, size_t *len)
     int bit_count = 0;
     size_t n = 0;
     for (size_t i = 0; i < s.len && s.p[i] != '='; i++) {
-        int digit = base64_digit(s.p[i]);
+        int digit = ch_base64_digit(s.p[i]);
         if (digit < 0)
             return false;
         bits = bits << 6 | (uint32_t)digit;
@@ -201,7 +187,7 @@ take_user(struct ch_request *q, const struct url_params *u, const struct head_fi
         q->user_len = take_encoded(u->user, q->user, sizeof(q->user));
     else if (u->has_password)
         q->user_len = 0;
-    else if (h->user.p != NULL)
+    else if (h->user.len > 0) /* an empty field is none */
         q->user_len = take_plain(h->user, q->user, sizeof(q->user));
     else if (h->authorization.p != NULL)
         user_of_authorization(q, h->authorization);

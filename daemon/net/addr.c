@@ -240,3 +240,17 @@ addr_set_port(struct addr *a, uint16_t port)
     default: break;
     }
 }
+
+bool
+addr_in_net(const struct addr *a, const struct ip_net *net)
+{
+    const uint8_t *ip6 = a->in6.sin6_addr.s6_addr;
+    switch (a->sa.sa_family) {
+    case AF_INET: return ip_net_has(net, false, (const uint8_t *)&a->in4.sin_addr);
+    case AF_INET6:
+        if (IN6_IS_ADDR_V4MAPPED(&a->in6.sin6_addr))
+            return ip_net_has(net, false, ip6 + 12);
+        return ip_net_has(net, true, ip6);
+    default: return false;
+    }
+}
