@@ -441,11 +441,14 @@ give_out(struct exchange *ex)
     struct conn *s = &ex->client->conn;
     struct iovec v[2];
     int count = 0;
+    bool coded = ex_recodes_down(ex) && sink_ready(&ex->rc->down);
+    if (coded) /* the head waited for this: something came of the body */
+        ex->out_ready = ex->out.len;
     if (ex->out_sent < ex->out_ready)
         v[count++] = (struct iovec){ex->out.p + ex->out_sent, ex->out_ready - ex->out_sent};
     if (ex->down_valid > 0)
         v[count++] = (struct iovec){ex->down->data + ex->down->start, ex->down_valid};
-    if (ex_recodes_down(ex) && sink_ready(&ex->rc->down))
+    if (coded)
         sink_iov(&ex->rc->down, v, &count);
     size_t n = 0;
     switch (conn_writev(s, v, count, &n)) {
@@ -487,8 +490,7 @@ ex_pump_down(struct exchange *ex)
     if (ex_recodes_down(ex)) {
         if (recode_check_down(ex) == STEP_ENDED)
             return STEP_ENDED;
-        /* The head waited for this: something came of the body, or its end. */
-        if (sink_ready(&ex->rc->down) || sink_done(&ex->rc->down))
+        if (sink_done(&ex->rc->down)) /* its end; what comes of the body, give_out() sees */
             ex->out_ready = ex->out.len;
     }
     if (ex_has_output(ex)) {

@@ -544,6 +544,11 @@ exchange_on_timer(struct exchange *ex)
         return;
     }
     if (ex_has_output(ex)) {
+        const struct proxy *px = ex->px;
+        if (mono_diff_us(loop_now(px->loop), ex->progress) < px->cfg->chmux.stall_timeout) {
+            watch_for_stall(ex); /* the timer was for something else: a codec has just made this */
+            return;
+        }
         metric_inc(M_STALLS_CLIENT);
         LOG_D("client_stalled id=%" PRIu64, ex->id);
         ex_client_gone(ex);

@@ -1,11 +1,15 @@
 """r: what was once wrong. Each test failed before its fix."""
+import contextlib
 import select
 import signal
 import socket
+import subprocess
 
 import pytest
 
-from helpers import INSERT, OK, Background, chmux_error, fill_send_buffer, insert, parallel, q
+from helpers import INSERT, OK, Background, chmux_error, chunk, fill_send_buffer, insert, parallel, q
+from recode import encode, mine
+from rig.chmuxd import Chmuxd
 from rig.fake import serve_ok
 from rig.http1 import Closed, request
 from rig.wait import wait_until
@@ -358,3 +362,52 @@ def test_body_bytes_left_behind_are_not_taken_for_the_next_request(chmuxd, fake,
     g.set()
     assert not {h.method for _, h in up.heads} - {"POST", "GET"}
     assert c.metric('chmux_refused_total{reason="bad_request"}') == 0
+
+
+# ---- what codec threads finish while the loop is on its way elsewhere
+@contextlib.contextmanager
+def late_loop(c, by):
+    """Every turn of chmuxd's loop begins `by` seconds after what woke it, so that events and timers meet."""
+    delay = f"inject=epoll_wait,epoll_pwait,epoll_pwait2:delay_exit={by * 1e6:.0f}"
+    cmd = ["strace", "-f", "-p", str(c.pid), "-o", "/dev/null", "-e", "trace=epoll_wait,epoll_pwait,epoll_pwait2", "-e", delay]
+    with subprocess.Popen(cmd, stderr=subprocess.PIPE, text=True) as tracer:
+        try:
+            assert "attached" in tracer.stderr.readline()
+            yield
+        finally:
+            tracer.terminate()
+
+
+def test_output_of_a_pipe_that_came_just_now_is_no_stalled_client(fake, gate):
+    """Two races: the timer that looks after a client found output that a codec thread had just finished, and took
+    it for a client that does not read; and a body left before its head."""
+    plain = b"".join(b"%d\trow\n" % i for i in range(4000))
+    part = chunk(encode("zstd", plain))
+    n = 32
+    gates = [gate(), gate()]
+
+    def script(conn):
+        while (h := mine(conn)) is not None:
+            conn.body(h)
+            conn.send(b"HTTP/1.1 200 OK\r\nContent-Encoding: zstd\r\nTransfer-Encoding: chunked\r\n\r\n" + part)
+            conn.stall(gates[int(h.query_id[-1])])
+            conn.send(part + b"0\r\n\r\n")
+
+    up = fake(script)
+    with Chmuxd(up.url, chmux__inline_limit=0, chmux__workers=2, upstream__pool_size=n,
+                upstream__response_compression="zstd") as c:
+        clients = [c.client() for _ in range(n)]
+
+        def ask(turn):
+            for i, k in enumerate(clients):
+                k.send(request("GET", f"/?query_id=recode-{i}-{turn}"))
+            for k in clients:
+                assert k.until(b"3999\trow\n").startswith(b"HTTP/1.1 200 OK\r\n")
+            gates[turn].set()
+            for k in clients:
+                assert k.until(b"\r\n0\r\n\r\n").endswith(b"3999\trow\n\r\n0\r\n\r\n")
+
+        ask(0)
+        with late_loop(c, 0.15):  # that timer's time is 0.1 s from the request
+            ask(1)
+        assert c.metric('chmux_stalls_total{side="client"}') == 0
