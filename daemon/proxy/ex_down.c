@@ -451,6 +451,8 @@ give_out(struct exchange *ex)
     if (coded)
         sink_iov(&ex->rc->down, v, &count);
     size_t n = 0;
+    if (ex->phase == PHASE_END && ex->down_closing && !ex->cut && !ex_recodes_down(ex))
+        conn_fin_follows(s);
     switch (conn_writev(s, v, count, &n)) {
     case IO_OK: written(ex, n); return STEP_MOVED;
     case IO_WAIT: return STEP_DRY;

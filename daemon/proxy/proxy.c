@@ -150,7 +150,7 @@ adopt_one(struct proxy *px, struct passed_socket *s, const char *name, char *why
         snprintf(why, why_len, "the passed socket \"%s\" (%s) %s", s->name, text, reason);
         return false;
     }
-    passed_claim(s, &d->listener, false);
+    passed_claim(s, &d->listener, true);
     px->door_count++;
     return true;
 }
@@ -187,7 +187,8 @@ listen_one(struct proxy *px, size_t i, struct passed *passed, char *why, size_t 
 {
     const struct config_listen *cl = &px->cfg->listen[i];
     const char *name = px->cfg->listen_name[i];
-    struct listener_options o = {.backlog = (int)cl->backlog, .group = cl->group};
+    struct listener_options o = {
+        .backlog = (int)cl->backlog, .clients_speak = true, .group = cl->group};
     const char *parse_why = "";
     bool has_address = cl->address[0] != '\0';
     if (has_address && !addr_parse(str_of(cl->address), &o.addr, &parse_why)) {

@@ -1,13 +1,14 @@
-"""p: listeners (v4, v6, unix, abstract), stale sockets, IPv6 and several addresses upstream."""
+"""p: listeners (v4, v6, unix, abstract), silent clients, stale sockets, IPv6 and several addresses upstream."""
 import os
 import socket
 import stat
+import time
 
 import pytest
 
-from helpers import parallel
-from rig.chmuxd import EXIT_START, run
-from rig.http1 import ask
+from helpers import INSERT, chmux_error, parallel
+from rig.chmuxd import EXIT_CLEAN, EXIT_START, run
+from rig.http1 import RawClient, ask, request
 from rig.wait import wait_until
 
 pytestmark = pytest.mark.san
@@ -139,3 +140,137 @@ def test_flows_by_peer_on_a_unix_socket(chmuxd, fake, tmp_path):
     assert parallel(64, lambda i: ask(path, "GET", "/ping").status) == [200] * 64
     assert up.peak <= 4
     assert c.metric("chmux_clients_accepted_total") == 64
+
+
+# ---- clients that say nothing
+SYN_RECV, ESTABLISHED = 3, 1
+
+
+def state_at_server(server_port, client):
+    """The kernel's state of this client's connection at its other end; None: there is none."""
+    port = client.getsockname()[1]
+    with open("/proc/net/tcp") as f:
+        for line in list(f)[1:]:
+            local, remote, state = line.split()[1:4]
+            if int(local.split(":")[1], 16) == server_port and int(remote.split(":")[1], 16) == port:
+                return int(state, 16)
+    return None
+
+
+def silent(addr):
+    s = socket.create_connection(addr, timeout=30)
+    return RawClient(addr, sock=s)
+
+
+def test_a_silent_client_is_seen_after_a_moment_and_served(chmuxd, fake):
+    """The kernel keeps it for a second, or until it speaks; then it is a client like any other."""
+    c = chmuxd(fake().url)
+    held = False
+    for _ in range(5):  # on a machine so slow that the second passes meanwhile, again
+        with silent(c.addr) as k:
+            held = state_at_server(c.addr[1], k.sock) == SYN_RECV
+            if held:
+                break
+    assert held, "chmux was woken for a client that has said nothing"
+    before = c.metric("chmux_clients")
+    with silent(c.addr) as k:
+        c.wait_metric("chmux_clients", before + 1)
+        k.send(request("GET", "/ping"))
+        assert k.response().status == 200
+    c.wait_metric("chmux_clients", 0)
+
+
+def test_a_silent_client_that_leaves_costs_nothing(chmuxd, fake):
+    up = fake()
+    c = chmuxd(up.url)
+    for _ in range(20):
+        silent(c.addr).close()
+        k = silent(c.addr)
+        k.reset()
+    assert c.ask("GET", "/ping").status == 200
+    c.wait_metric("chmux_clients", 0)
+    assert c.metric("chmux_requests_total") == 1 and up.accepted == 1
+
+
+def test_silent_clients_count_against_max_clients_once_seen(chmuxd, fake):
+    c = chmuxd(fake().url, chmux__max_clients=3)
+    kept = [silent(c.addr) for _ in range(3)]
+    c.wait_metric("chmux_clients", 3)
+    with silent(c.addr) as k:
+        chmux_error(k.response(), "max_clients", 503)  # told, though it asked nothing
+    with c.client() as k:
+        k.send(request("GET", "/ping"))
+        chmux_error(k.response(), "max_clients", 503)
+    kept.pop().close()
+    c.wait_metric("chmux_clients", 2)
+    assert c.ask("GET", "/ping").status == 200
+
+
+def test_idle_timeout_ends_a_silent_client(chmuxd, fake):
+    c = chmuxd(fake().url, chmux__idle_timeout="1s")
+    with silent(c.addr) as k:
+        assert k.at_eof()
+    c.wait_metric("chmux_clients", 0)
+    assert c.metric("chmux_clients_accepted_total") == 1
+
+
+def test_a_silent_admin_client_is_seen_at_once(chmuxd, fake):
+    c = chmuxd(fake().url)
+    with silent(c.admin_addr) as k:
+        assert state_at_server(c.admin_addr[1], k.sock) == ESTABLISHED
+        k.send(request("GET", "/live"))
+        assert k.response().status == 200
+
+
+def test_a_silent_client_on_a_unix_socket_is_seen_at_once(chmuxd, fake, tmp_path):
+    c = chmuxd(fake().url, listen=(f"unix:{tmp_path}/s.sock",))
+    with RawClient(c.addr) as k:
+        assert c.metric("chmux_clients") == 1
+        k.send(request("GET", "/ping"))
+        assert k.response().status == 200
+
+
+@pytest.mark.parametrize("seen", [False, True])
+def test_silent_clients_do_not_hold_up_the_exit(chmuxd, fake, seen):
+    """Whether chmux has seen them or not: it goes at once, and they learn of it when they speak at the latest."""
+    c = chmuxd(fake().url)
+    clients = [silent(c.addr) for _ in range(10)]
+    if seen:
+        c.wait_metric("chmux_clients", 10)
+    c.signal()
+    assert c.wait_exit(5) == EXIT_CLEAN
+    for k in clients:
+        try:
+            k.send(request("GET", "/ping"))
+            assert k.sock.recv(1) == b""
+        except (BrokenPipeError, ConnectionResetError):
+            pass
+        k.close()
+
+
+def test_silent_clients_are_served_while_draining(chmuxd, fake):
+    """One that connected before the signal and speaks after it, while the listeners go on."""
+    c = chmuxd(fake().url, chmux__drain_min="3s")
+    with silent(c.addr) as k:
+        c.signal()
+        c.wait_metric("chmux_draining", 1)
+        k.send(request("GET", "/ping"))
+        r = k.response()
+        assert r.status == 200 and r.header("Connection", "").lower() == "close"
+    assert c.wait_exit() == EXIT_CLEAN
+
+
+@pytest.mark.parametrize("first,second", [(request("POST", INSERT, (), b"1\n")[:-2], b"1\n"), (b"GET /ping HTTP/1.1\r\nHost: x\r\n", b"\r\n"),
+                                          (b"POST / HTTP/1.1\r\nTransfer-Encoding: chunked\r\n\r\n", b"0\r\n\r\n")])
+def test_a_first_request_in_two_writes_does_not_stall(chmuxd, fake, first, second):
+    """Nagle's client holds the second write back until the first is acknowledged; a delayed one takes 40 ms."""
+    c = chmuxd(fake().url)
+    took = []
+    for _ in range(10):
+        with silent(c.addr) as k:  # no TCP_NODELAY
+            start = time.monotonic()
+            k.send(first)
+            k.send(second)
+            assert k.response("POST").status == 200
+            took.append(time.monotonic() - start)
+    assert min(took) < 0.035, took
