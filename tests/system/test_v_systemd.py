@@ -205,16 +205,18 @@ def test_a_remote_socket_needs_allow_remote(manager, fake):
     assert ask(("127.0.0.1", m.addr()[1]), "GET", "/ping").status == 200
 
 
-def test_an_admin_address_that_contradicts_is_an_error(manager, fake, tmp_path):
-    m = manager([("web", tcp_socket()), ("admin", tcp_socket())])
-    code, err = start_fails(m, fake().url, admin="127.0.0.1:1")
-    assert code == EXIT_START and "[admin]" in err and f"127.0.0.1:{m.addr(1)[1]}" in err, err
+def test_admin_sockets_add_up_and_an_address_beside_them_is_opened_too(manager, fake, tmp_path):
+    m = manager([("web", tcp_socket()), ("admin", tcp_socket()), ("admin", unix_socket(tmp_path / "a.sock"))])
+    c = m.start(fake().url, admin=f"unix:{tmp_path}/b.sock, unix:{tmp_path}/a.sock")
+    for where in (m.addr(1), str(tmp_path / "a.sock"), str(tmp_path / "b.sock")):
+        assert ask(where, "GET", "/ready").status == 200, where
+    assert sum("admin on " in line for line in c.stdout_lines) == 3, c.stdout_lines
 
 
-def test_two_admin_sockets_are_one_too_many(manager, fake):
-    m = manager([("web", tcp_socket()), ("admin", tcp_socket()), ("admin", tcp_socket())])
+def test_more_admin_sockets_than_addresses_allowed_is_an_error(manager, fake):
+    m = manager([("web", tcp_socket()), *[("admin", tcp_socket()) for _ in range(9)]])
     code, err = start_fails(m, fake().url)
-    assert code == EXIT_START and "more than one" in err, err
+    assert code == EXIT_START and 'more than 8 sockets were passed as "admin"' in err, err
 
 
 @pytest.mark.parametrize("make,says", [
