@@ -1,6 +1,6 @@
 /*
  * exchange: the life of one request: admitted, queued, leased, pumped, answered, logged. What moves
- * bytes is in ex_up.c and ex_down.c.
+ * bytes is in ex_up.c and ex_down.c, what goes wrong in ex_fail.c.
  */
 #include "proxy/proxy_impl.h"
 
@@ -111,9 +111,8 @@ exchange_free_spares(struct proxy *px)
     px->spare_count = 0;
 }
 
-/* Ends the tie to ClickHouse: lease, place in the queue, turn in the session. */
-static void LOOP_ONLY
-leave_upstream(struct exchange *ex, enum metric_id reason)
+void
+ex_leave_upstream(struct exchange *ex, enum metric_id reason)
 {
     upool_cancel(&ex->waiter);
     if (ex->uc != NULL) {
@@ -138,8 +137,7 @@ count_end(const struct exchange *ex, bool gone)
     metric_observe_us(H_TOTAL, mono_diff_us(now, ex->start));
 }
 
-/* The only way out. The exchange lets go of everything and the client goes on without it. */
-static void LOOP_ONLY
+void
 ex_end(struct exchange *ex, enum farewell how)
 {
     struct client *c = ex->client;
@@ -179,14 +177,14 @@ ex_client_gone(struct exchange *ex)
 {
     if (ex->px->cfg->upstream[0].on_disconnect == ON_DISCONNECT_KILL)
         kill_query_of(ex);
-    leave_upstream(ex, M_CLOSE_GONE);
+    ex_leave_upstream(ex, M_CLOSE_GONE);
     ex_end(ex, FAREWELL_GONE);
 }
 
 void
 exchange_abort(struct exchange *ex)
 {
-    leave_upstream(ex, M_CLOSE_SHUTDOWN);
+    ex_leave_upstream(ex, M_CLOSE_SHUTDOWN);
     ex->cut = true;
     ex_end(ex, FAREWELL_RESET);
 }
@@ -201,177 +199,11 @@ exchange_kill(struct exchange *ex)
     }
     /* What is left of an answer is not waited for: its client may be the reason for the kill. */
     metric_inc(M_REFUSED_KILLED);
-    leave_upstream(ex, M_CLOSE_ERROR);
+    ex_leave_upstream(ex, M_CLOSE_ERROR);
     ex_note_error(ex, err_info(ERR_KILLED)->token, 0, 0, "its answer was cut");
     ex->err = ERR_KILLED;
     ex->cut = true;
     ex_end(ex, FAREWELL_RESET);
-}
-
-static enum metric_id
-refused_metric(enum err e)
-{
-    switch (e) {
-    case ERR_NOMEM: return M_REFUSED_MEMORY;
-    case ERR_QUEUE_FULL: return M_REFUSED_QUEUE_FULL;
-    case ERR_QUEUE_TIMEOUT: return M_REFUSED_QUEUE_TIMEOUT;
-    case ERR_MAX_CLIENTS: return M_REFUSED_MAX_CLIENTS;
-    case ERR_CONNECT:
-    case ERR_SESSION_GONE: return M_REFUSED_CONNECT;
-    case ERR_UPSTREAM_TIMEOUT: return M_REFUSED_UPSTREAM_TIMEOUT;
-    case ERR_UPSTREAM_CLOSED:
-    case ERR_UPSTREAM_BAD: return M_REFUSED_UPSTREAM_CLOSED;
-    case ERR_TOO_LARGE: return M_REFUSED_TOO_LARGE;
-    case ERR_KILLED: return M_REFUSED_KILLED;
-    case ERR_DRAINING: return M_REFUSED_DRAINING;
-    case ERR_BAD_ENCODING:
-    case ERR_UPSTREAM_ENCODING: return M_REFUSED_BAD_ENCODING;
-    case ERR_BAD_REQUEST:
-    case ERR_HEAD_TIMEOUT:
-    case ERR_BODY_TIMEOUT:
-    case ERR_BAD_VERSION:
-    case ERR_OK:
-    case ERR_COUNT: break;
-    }
-    return M_REFUSED_BAD_REQUEST;
-}
-
-/* Room for a reply of our own in out, behind what is left to send of an interim response. */
-static void
-clear_out(struct exchange *ex)
-{
-    size_t left = (size_t)(ex->interim - ex->down_bytes);
-    if (left == 0) {
-        ex->out.len = 0;
-        if (!buf_ok(&ex->out))
-            buf_fini(&ex->out);
-    } else {
-        buf_consume(&ex->out, ex->out_sent);
-        ex->out.len = left;
-    }
-    ex->out_sent = ex->out_ready = ex->out_mark = 0;
-}
-
-void
-ex_fail(struct exchange *ex, enum err e, const char *detail)
-{
-    struct proxy *px = ex->px;
-    leave_upstream(ex, M_CLOSE_ERROR);
-    recode_close_pipes(ex);
-    ex->err = e;
-    if (ex->state == EX_QUEUED && !ex->retried)
-        metric_observe_us(H_QUEUE_WAIT, mono_diff_us(loop_now(px->loop), ex->start));
-    ex_note_error(ex, err_info(e)->token, err_info(e)->status, err_info(e)->code, detail);
-    LOG_D("exchange_failed id=%" PRIu64 " error=%s detail=\"%s\"", ex->id, err_info(e)->token,
-        detail == NULL ? "" : detail);
-    if (ex->down_bytes > ex->interim) { /* too late for a status: end short */
-        ex->cut = true;
-        if (ex->state != EX_FLUSHING)
-            ex_goto(ex, EX_FLUSHING);
-        ex->phase = PHASE_END;
-        ex_pump(ex);
-        return;
-    }
-    metric_inc(refused_metric(e));
-    blk_put(&ex->down);
-    ex->down_valid = 0;
-    /* Checked bytes that were not sent are still in the source: they must not become the next head.
-     */
-    bool request_gone = http_body_is_done(&ex->up_body) && ex->up_valid == 0;
-    bool keep = ex->client_keep && request_gone && !px->draining;
-    clear_out(ex);
-    ch_error_response(&ex->out, e, detail, ex->minor, keep, ex->method == HTTP_M_HEAD);
-    if (!buf_ok(&ex->out)) {
-        buf_fini(&ex->out);
-        ex_goto(ex, EX_REPLYING);
-        ex_end(ex, FAREWELL_RESET);
-        return;
-    }
-    ex->out_ready = ex->out.len;
-    ex->status.code = err_info(e)->status;
-    ex->down_closing = !keep;
-    ex->phase = PHASE_END;
-    ex_goto(ex, EX_REPLYING);
-    ex_pump(ex);
-}
-
-void
-ex_cut(struct exchange *ex, enum err e)
-{
-    leave_upstream(ex, M_CLOSE_ERROR);
-    recode_cut_down(ex, e);
-    blk_put(&ex->down);
-    ex->phase = PHASE_END;
-    if (ex->state != EX_FLUSHING)
-        ex_goto(ex, EX_FLUSHING);
-    ex_later(ex);
-}
-
-/* May this request be sent again, though part of it was sent already? */
-static bool LOOP_ONLY
-may_send_again(struct exchange *ex)
-{
-    if (ex->retried || !ex->reused || ex->got_byte)
-        return false;
-    if (ex->head_sent == 0 && ex->up_bytes == 0)
-        return true; /* nothing left this process */
-    if (!ex->ch.is_query)
-        return ex->ch.readonly_method && ex->up_bytes == 0; /* /ping, pages */
-    if (!ex->keep_replay)
-        return false;
-    if (ex->ch.readonly_method && ex->ch.url_class != CH_INSERT)
-        return true; /* ClickHouse runs it with readonly=2 */
-    enum err e;
-    struct str head = str_n(ex->head.p, ex->head.len);
-    if (!ex->up_done || http_req_parse(&ex->px->req, head, &e) != HTTP_OK)
-        return false;
-    struct str body = str_n(ex->replay.p, ex->replay.len);
-    return ch_request_class(&ex->ch, &ex->px->req, body, true) == CH_READ;
-}
-
-void
-ex_requeue(struct exchange *ex, enum metric_id reason, bool fresh)
-{
-    struct uconn *uc = ex->uc;
-    ex->uc = NULL;
-    uconn_close(uc, reason);
-    /* Nothing may pump it while it waits: that would disarm the timer of the queue. */
-    list_unlink(&ex->starved_link);
-    loop_undefer(&ex->task);
-    ex_goto(ex, EX_QUEUED);
-    ex->waiter.fresh = fresh;
-    timer_arm_in(&ex->client->timer, ex->px->cfg->upstream[0].queue_timeout);
-    upool_wait_urgent(ex->px->pool, &ex->waiter);
-}
-
-void
-ex_upstream_lost(struct exchange *ex, const char *why)
-{
-    struct uconn *uc = ex->uc;
-    bool again = !ex->got_byte && may_send_again(ex);
-    if (!ex->got_byte)
-        uconn_died_unanswered(uc);
-    if (!again) {
-        LOG_W("upstream_lost id=%" PRIu64 " conn=%" PRIu64 " address=%s answered=%d why=\"%s\"",
-            ex->id, uconn_id(uc), uaddr_text(uconn_addr(uc)), ex->got_byte, why);
-        /* A TLS server may refuse our certificate only now; else the error says it all. */
-        if (ex_recodes_down(ex) && ex->rc->down.pipe != NULL)
-            ex_cut(ex, ERR_UPSTREAM_CLOSED);
-        else
-            ex_fail(ex, ERR_UPSTREAM_CLOSED, conn_tls_reason(uconn_stream(uc)));
-        return;
-    }
-    metric_inc(M_RETRIES);
-    ex_note_error(ex, "retried", 0, 0, why);
-    ex->retried = true;
-    ex->head_sent = 0;
-    ex->replaying = ex->replay.len > 0;
-    ex->replay_sent = 0;
-    ex->up_broken = false;
-    ex->up_done = false;
-    blk_put(&ex->down);
-    ex->down_valid = 0;
-    ex_requeue(ex, M_STALE, true);
 }
 
 /* A slow client must not hold a whole block for the last part of its answer. */

@@ -276,6 +276,10 @@ void ex_goto(struct exchange *ex, enum ex_state to) LOOP_ONLY;
 void ex_pump(struct exchange *ex) LOOP_ONLY;
 /* Others first, then ex_pump(). */
 void ex_later(struct exchange *ex) LOOP_ONLY;
+/* Ends the tie to ClickHouse: lease, place in the queue, turn in the session. */
+void ex_leave_upstream(struct exchange *ex, enum metric_id reason) LOOP_ONLY;
+/* The only way out. The exchange lets go of everything and the client goes on without it. */
+void ex_end(struct exchange *ex, enum farewell how) LOOP_ONLY;
 /* Our own error, or a cut when the response has begun. detail may be NULL. */
 void ex_fail(struct exchange *ex, enum err e, const char *detail) LOOP_ONLY;
 void ex_client_gone(struct exchange *ex) LOOP_ONLY;
