@@ -358,7 +358,7 @@ feed(struct exchange *ex)
         }
         bool done = http_body_is_done(&ex->down_body);
         if (b != NULL)
-            sink_put(&ex->rc->down, &b, conn_readable(uconn_stream(ex->uc)));
+            sink_put(&ex->rc->down, &b, done || conn_readable(uconn_stream(ex->uc)));
         if (r == PAYLOAD_BAD) {
             LOG_W("upstream_bad_framing id=%" PRIu64 " address=%s why=\"%s\"", ex->id,
                 uaddr_text(uconn_addr(ex->uc)), ex->down_body.why);

@@ -282,9 +282,11 @@ feed(struct exchange *ex)
                 return STEP_ENDED;
             }
         }
+        bool done = http_body_is_done(&ex->up_body) && !ex->replaying;
+        /* The end brings all out too, and costs no flush before it. */
         if (b != NULL)
-            sink_put(&rc->up, &b, source(ex).len > 0 || conn_readable(&ex->client->conn));
-        if (http_body_is_done(&ex->up_body) && !ex->replaying && !recode_end_up(ex)) {
+            sink_put(&rc->up, &b, done || source(ex).len > 0 || conn_readable(&ex->client->conn));
+        if (done && !recode_end_up(ex)) {
             ex_fail(ex, ERR_NOMEM, NULL);
             return STEP_ENDED;
         }

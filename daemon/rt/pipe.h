@@ -67,8 +67,8 @@ struct pipe_error {
 };
 
 /* What a pipe does: decode, encode, or first one and then the other (id CODEC_IDENTITY: not that).
- * check: the decoder only checks; what goes in comes out, its last block only once the stream has
- * proved whole. */
+ * check: the decoder only checks; what goes in comes out, the block that was put last only once
+ * more was put behind it, its frame or the stream has ended, or a flush asks for it. */
 struct pipe_spec {
     struct codec_spec decode, encode;
     bool check;

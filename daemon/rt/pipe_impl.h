@@ -60,7 +60,7 @@ struct chain {
     struct stage dec, enc;
     struct blk *cur;  /* owns: the input being used up */
     size_t cur_start; /* where it began: a checked block comes out from there */
-    struct blk *held; /* owns; check: decoded, and waits for proof */
+    struct blk *held; /* owns; check: decoded, and waits for proof or a flush */
     bool proved;      /* cur is decoded to its end */
     bool held_free;   /* held may come out */
     bool input_over;  /* all input has been fetched, and there will be none */

@@ -471,8 +471,18 @@ give_held(struct pipe *p, struct step *s)
     return TURN_ON;
 }
 
-/* Only checks: what went in comes out one block late, so that whoever gets it never has all of a
- * stream that turns out broken. A block that ends between two frames need not wait. */
+/* No more input is at hand. What is held is sound as far as it goes, so a flush brings it out. */
+static enum turn
+check_dry(struct chain *c)
+{
+    bool flush = c->flush && c->held != NULL;
+    c->flush = false;
+    c->held_free |= flush;
+    return flush ? TURN_ON : TURN_DRY;
+}
+
+/* Only checks: what went in comes out one block late, so that whoever gets it does not have all of
+ * a stream that turns out broken at its end. A block that ends between two frames need not wait. */
 static enum turn
 turn_check(struct pipe *p, struct step *s)
 {
@@ -497,7 +507,7 @@ turn_check(struct pipe *p, struct step *s)
         struct codec_io io = {.out = c->mid, .out_cap = cap};
         enum turn t = decode(p, s, &io);
         s->mid_left -= cap - io.out_cap;
-        return t;
+        return t == TURN_DRY ? check_dry(c) : t;
     }
     if (c->held == NULL || c->failed)
         return TURN_OVER;

@@ -64,12 +64,11 @@ test_bomb_parks_and_moves_in_steps(void **state)
     T_TRUE(steps_of(s.p) >= 4 && steps_of(s.p) <= 6); /* 1 MiB, 256 KiB each */
     /* input, 1 MiB of output in chunks, no more */
     T_TRUE(mem_used() - before <= ((size_t)1 << 20) + 6 * (sizeof(struct blk) + BLK_CHUNK));
-    while (s.p->out.bytes > ((size_t)1 << 19)) { /* nobody else touches it: it is parked */
-        T_EQ(s.p->state, PS_PARKED);
+    while (state_of(s.p) == PS_PARKED) { /* so nobody else touches it */
+        T_TRUE(s.p->out.bytes > (size_t)1 << 19);
         T_TRUE(sim_take(&s));
         sim_give_back(&s);
     }
-    T_TRUE(state_of(s.p) != PS_PARKED);
     T_EQ(sim_finish(&s), PIPE_ENDED);
     T_EQ(s.got_len, 1000 * (size_t)1000000);
     T_TRUE(steps_of(s.p) >= s.got_len / PIPE_STEP);
@@ -264,7 +263,8 @@ test_cut_gives_what_there_is(void **state)
     rig_stop(&rig);
 }
 
-/* Checked: the same bytes, the last block only with the proof; not at all if it fails. */
+/* Checked: the same bytes, the last block only with the proof or on a flush; not at all if it
+ * fails. */
 static void
 test_check_withholds_the_last_block(void **state)
 {
@@ -278,7 +278,7 @@ test_check_withholds_the_last_block(void **state)
     s.piece = 50000;
     size_t last = s.in.len - (s.in.len - 1) / s.piece * s.piece;
     while (s.put < s.in.len - last)
-        T_TRUE(sim_put(&s, s.piece, true));
+        T_TRUE(sim_put(&s, s.piece, false));
     while (state_of(s.p) != PS_RESTING)
         rig_turn(&rig);
     while (sim_take(&s))
@@ -292,7 +292,7 @@ test_check_withholds_the_last_block(void **state)
 
     /* Blocks that end where a frame ends wait for nothing. */
     sim_open(&s, &rig, &spec, rig_encoded(CODEC_ZSTD, &plain));
-    T_TRUE(sim_put(&s, s.in.len, true));
+    T_TRUE(sim_put(&s, s.in.len, false));
     while (s.got.len < s.in.len) {
         rig_wait(&rig);
         while (sim_take(&s))
@@ -306,6 +306,51 @@ test_check_withholds_the_last_block(void **state)
 }
 
 /* ---- flush ---- */
+
+static void LOOP_ONLY
+take_until(struct sim *s, size_t got)
+{
+    while (s->got.len < got) {
+        if (!pipe_has_output(s->p))
+            rig_wait(&rig);
+        while (sim_take(s))
+            sim_give_back(s);
+    }
+    T_EQ(s->got.len, got);
+}
+
+/* Checked inside one frame: a flush brings out all that was put, with the block or behind it. */
+static void
+test_check_gives_the_last_block_on_flush(void **state)
+{
+    (void)state;
+    thr_check_loop();
+    static const enum codec_id codecs[] = {CODEC_GZIP, CODEC_ZSTD, CODEC_LZ4};
+    struct tc_bytes plain = tc_noise(200000, 6);
+    for (size_t i = 0; i < 2 * COUNT_OF(codecs); i++) {
+        enum codec_id id = codecs[i / 2];
+        struct pipe_spec spec = {.decode = DECODER(id), .check = true};
+        struct sim s;
+        rig_start_with(&rig, &(struct workers_spec){.threads = 1,
+                                 .inline_limit = i % 2 == 0 ? 0 : 4096,
+                                 .queue_items = 10,
+                                 .queue_bytes = (size_t)1 << 20});
+        sim_open(&s, &rig, &spec, rig_encoded(id, &plain));
+        while (s.put < 20000) {
+            T_TRUE(sim_put(&s, 1000, true));
+            take_until(&s, s.put);
+        }
+        T_TRUE(sim_put(&s, 1000, false));
+        pipe_flush(s.p);
+        take_until(&s, s.put);
+        s.in.len = s.put; /* too early */
+        T_EQ(sim_finish(&s), PIPE_FAILED);
+        T_EQ(s.got.len, s.put);
+        sim_close(&s);
+        rig_stop(&rig);
+    }
+    tc_drop(&plain);
+}
 
 /* Each small put comes out at once, so that it can be decoded, inside one stream. */
 static void LOOP_ONLY
@@ -487,6 +532,7 @@ main(void)
         TEST(test_error_comes_behind_the_data),
         TEST(test_cut_gives_what_there_is),
         TEST(test_check_withholds_the_last_block),
+        TEST(test_check_gives_the_last_block_on_flush),
         TEST(test_flush_brings_out_each_put),
         TEST(test_flush_only_when_asked_and_once),
         TEST(test_small_puts_are_coded_inline),
