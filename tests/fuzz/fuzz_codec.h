@@ -46,7 +46,8 @@ fuzz_codec_call(struct fuzz_codec *f, enum codec_op op, const uint8_t **in, size
     if (gave > 0)
         memcpy(f->out + f->out_len, room, gave);
     f->out_len += gave;
-    *in += took;
+    if (took > 0) /* an empty input may be NULL */
+        *in += took;
     *in_len -= took;
     free(copy);
     free(room);
