@@ -4,6 +4,7 @@
 #include <unistd.h>
 
 #include "admin/admin_impl.h"
+#include "admin/admin_page.h"
 #include "base/log.h"
 #include "base/mem.h"
 
@@ -69,14 +70,13 @@ close_client(struct admin_client *c)
     loop_defer(c->admin->loop, &c->free_task, on_free, c);
 }
 
-/* The head of an answer whose body is written behind it; returns where the length goes. */
+/* The head of an answer whose body is written behind it, with more fields (whole lines, or "");
+ * returns where the length goes. */
 static size_t
-begin_answer(struct buf *out, int status, const char *type, const char *allow)
+begin_answer(struct buf *out, int status, const char *type, const char *fields)
 {
-    buf_addf(out, "HTTP/1.1 %d %s\r\nContent-Type: %s\r\n", status, http_reason(status), type);
-    if (allow != NULL)
-        buf_addf(out, "Allow: %s\r\n", allow);
-    buf_str(out, STR("Content-Length: "));
+    buf_addf(out, "HTTP/1.1 %d %s\r\nContent-Type: %s\r\n%sContent-Length: ", status,
+        http_reason(status), type, fields);
     size_t length_at = out->len;
     buf_addf(out,
         "%*s\r\nCache-Control: no-store\r\nX-Content-Type-Options: nosniff\r\n"
@@ -100,7 +100,7 @@ end_answer(struct buf *out, size_t length_at, size_t body_at, bool head)
 static void
 put_answer(struct buf *out, int status, const char *type, struct str body, bool head)
 {
-    size_t length_at = begin_answer(out, status, type, NULL), body_at = out->len;
+    size_t length_at = begin_answer(out, status, type, ""), body_at = out->len;
     buf_str(out, body);
     end_answer(out, length_at, body_at, head);
 }
@@ -166,11 +166,27 @@ static void LOOP_ONLY
 answer_show(struct admin_client *c, const struct admin_call *call, bool head)
 {
     struct jsonw j;
-    size_t length_at = begin_answer(&c->out, 200, "application/json", NULL), body_at = c->out.len;
+    size_t length_at = begin_answer(&c->out, 200, "application/json", ""), body_at = c->out.len;
     jsonw_init(&j, &c->out);
     admin_show(c->admin, call, &c->who, &j);
     CHECK(jsonw_whole(&j) || !buf_ok(&c->out));
     buf_str(&c->out, STR("\n"));
+    end_answer(&c->out, length_at, body_at, head);
+}
+
+/* A page of ours may load from here and ask here, and nothing else: not even a bug in it could send
+ * anywhere what it shows. */
+static void LOOP_ONLY
+answer_page(struct admin_client *c, const struct admin_page *page, bool head)
+{
+    size_t length_at = begin_answer(&c->out, 200, page->type,
+        "Content-Security-Policy: default-src 'none'; script-src 'self'; style-src 'self'; "
+        "img-src 'self'; connect-src 'self'; base-uri 'none'; form-action 'none'; "
+        "frame-ancestors 'none'; require-trusted-types-for 'script'; trusted-types 'none'\r\n"
+        "Cross-Origin-Resource-Policy: same-origin\r\nReferrer-Policy: no-referrer\r\n"
+        "X-Frame-Options: DENY\r\n");
+    size_t body_at = c->out.len;
+    buf_str(&c->out, page->body);
     end_answer(&c->out, length_at, body_at, head);
 }
 
@@ -184,8 +200,11 @@ answer_refusal(struct admin_client *c, const struct http_req *r, const struct ad
             who->is_unix ? "unix" : "tcp", who->uid, who->pid);
     }
     bool head = r->method == HTTP_M_HEAD;
+    char allow[64] = "";
+    if (no->allow != NULL)
+        snprintf(allow, sizeof allow, "Allow: %s\r\n", no->allow);
     size_t length_at =
-        begin_answer(&c->out, no->status, no->json ? "application/json" : TEXT, no->allow);
+        begin_answer(&c->out, no->status, no->json ? "application/json" : TEXT, allow);
     size_t body_at = c->out.len;
     if (no->json) {
         struct jsonw j;
@@ -209,6 +228,7 @@ answer(struct admin_client *c, const struct http_req *r)
     struct admin_call call;
     struct admin_refusal no;
     struct admin_done done = {.status = 200};
+    struct admin_page page;
     bool head = r->method == HTTP_M_HEAD;
     if (!admin_route(r, &c->who, &call, &no)) {
         answer_refusal(c, r, &no);
@@ -222,6 +242,8 @@ answer(struct admin_client *c, const struct http_req *r)
         answer_ready(c, call.upstream, head);
     else if (call.id == ADMIN_METRICS)
         answer_metrics(c, head);
+    else if (admin_page(call.id, &page))
+        answer_page(c, &page, head);
     else
         answer_show(c, &call, head);
     return done;

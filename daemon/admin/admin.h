@@ -8,6 +8,7 @@
  *   GET /ready    200, or 503 while draining; /ready?upstream also 503 while no upstream address
  *                 works (by what is known: nothing is dialled)
  *   GET /metrics  Prometheus text
+ *   GET /         the dashboard, a page that asks for what follows
  *   /api/v1/...   JSON: what is shown (GET), and commands (POST)
  *
  * Bound      ADMIN_CLIENTS_MAX connections, each for one request and at most 10 s; answers of at

@@ -59,8 +59,8 @@ find_command(const struct http_req *r, struct admin_call *call, struct admin_ref
     }
     refuse(no, 404, "not_found", "no such path: " STR_FMT,
         STR_ARG(str_n(path.p, size_min(path.len, 100))));
-    allowed_by(
-        no, "here are /live, /ready, /ready?upstream, /metrics and what GET " ADMIN_API " lists");
+    allowed_by(no,
+        "here are /, /live, /ready, /ready?upstream, /metrics and what GET " ADMIN_API " lists");
     return false;
 }
 
@@ -108,13 +108,16 @@ is_own_name(struct str host)
     return addr_parse(str_n(text, (size_t)n), &a, &why) && a.sa.sa_family != AF_UNIX;
 }
 
-/* Against pages that a browser got from elsewhere. */
+/* Against pages that a browser got from elsewhere. It may come to a unix socket too, through a
+ * forwarded port; there other programs put any word into Host, but only a name with a dot can be
+ * one that somebody made point here. */
 static bool
-check_browser(const struct http_req *r, const struct admin_command *cmd, struct admin_refusal *no)
+check_browser(const struct http_req *r, const struct admin_command *cmd, bool is_unix,
+    struct admin_refusal *no)
 {
     struct str host = field_of(r, "host"), origin = field_of(r, "origin");
     no->denied = true;
-    if (!is_own_name(host)) {
+    if (!is_own_name(host) && (!is_unix || str_find(host, '.') >= 0)) {
         allowed_by(no, "ask for the IP address, or for localhost");
         return refuse(no, 403, "host",
             "Host is \"" STR_FMT "\", which may be a name of somebody else",
@@ -127,7 +130,8 @@ check_browser(const struct http_req *r, const struct admin_command *cmd, struct 
         allowed_by(no, "no other origin is served");
         return refuse(no, 403, "origin", "the request comes from a page of another origin");
     }
-    if (cmd->access == ADMIN_ACCESS_CONTROL && !str_eq(field_of(r, "x-chmux-control"), STR("1"))) {
+    if (!is_unix && cmd->access == ADMIN_ACCESS_CONTROL &&
+        !str_eq(field_of(r, "x-chmux-control"), STR("1"))) {
         allowed_by(no, "send the field X-Chmux-Control: 1");
         return refuse(
             no, 403, "control_field", "over TCP a command needs the field X-Chmux-Control: 1");
@@ -136,22 +140,36 @@ check_browser(const struct http_req *r, const struct admin_command *cmd, struct 
     return true;
 }
 
+static const char *const access_names[] = {"health", "read", "control"};
+
+void
+admin_allowed_by(
+    const struct admin_command *cmd, const struct admin_caller *who, char *out, size_t out_len)
+{
+    out[0] = '\0';
+    if (who->access >= cmd->access)
+        return;
+    if (who->is_unix)
+        snprintf(out, out_len, "root and the user that chmuxd runs as, on this socket");
+    else
+        snprintf(out, out_len, "a unix socket in [admin] address; or [admin] tcp_access = %s%s",
+            access_names[cmd->access],
+            cmd->access == ADMIN_ACCESS_CONTROL ? ", on a loopback address" : "");
+}
+
 static bool
 check_access(
     const struct admin_command *cmd, const struct admin_caller *who, struct admin_refusal *no)
 {
-    static const char *const names[] = {"health", "read", "control"};
     if (who->access >= cmd->access)
         return true;
     no->denied = true;
-    if (who->is_unix) {
-        allowed_by(no, "root and the user that chmuxd runs as, on this socket");
+    admin_allowed_by(cmd, who, no->allowed_by, sizeof no->allowed_by);
+    if (who->is_unix)
         return refuse(
             no, 403, "permission", "uid %" PRId64 " may look, but not change anything", who->uid);
-    }
-    allowed_by(no, "a unix socket in [admin] address; or [admin] tcp_access = %s%s",
-        names[cmd->access], cmd->access == ADMIN_ACCESS_CONTROL ? ", on a loopback address" : "");
-    return refuse(no, 403, "permission", "this TCP address serves %s only", names[who->access]);
+    return refuse(
+        no, 403, "permission", "this TCP address serves %s only", access_names[who->access]);
 }
 
 /* ---- arguments ---- */
@@ -265,7 +283,7 @@ admin_route(const struct http_req *r, const struct admin_caller *who, struct adm
     const struct admin_command *cmd = &admin_commands[call->id];
     if (!check_method(r, cmd, no) || !check_access(cmd, who, no))
         return false;
-    if (!who->is_unix && cmd->access != ADMIN_ACCESS_HEALTH && !check_browser(r, cmd, no))
+    if (cmd->access != ADMIN_ACCESS_HEALTH && !check_browser(r, cmd, who->is_unix, no))
         return false;
     bool empty = r->framing == HTTP_BODY_NONE ||
                  (r->framing == HTTP_BODY_LENGTH && r->meta.content_length == 0);

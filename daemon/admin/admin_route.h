@@ -7,10 +7,11 @@
  * Who may    On a unix socket everybody who can connect may read; root and the daemon's own uid may
  *            control. On TCP nobody can be told from anybody else, so all may do what [admin]
  *            tcp_access says.
- * Browsers   A page on the web must not reach through a browser to a TCP address: above health,
- * Host must be an IP address or localhost (a rebound name is neither), an Origin must be our own,
- *            and commands need the field X-Chmux-Control: 1, which no form can send and for which a
- *            script needs a leave that we never give (no CORS fields).
+ * Browsers   A page on the web must not reach us through a browser: above health, Host must be an
+ * IP address or localhost (a rebound name is neither), an Origin must be our own, and over TCP
+ * commands need the field X-Chmux-Control: 1, which no form can send and for which a script needs a
+ * leave that we never give (no CORS fields). On a unix socket, which a browser reaches through a
+ * forwarded port, Host may be any word without a dot.
  */
 #include "base/log.h"
 #include "config/config.h"
@@ -25,6 +26,12 @@
     X(LIVE, "/live", GET, HEALTH, "")                                                              \
     X(READY, "/ready", GET, HEALTH, "upstream")                                                    \
     X(METRICS, "/metrics", GET, HEALTH, "")                                                        \
+    X(PAGE, "/", GET, HEALTH, "")                                                                  \
+    X(PAGE_CSS, "/dashboard.css", GET, HEALTH, "")                                                 \
+    X(PAGE_JS, "/dashboard.js", GET, HEALTH, "")                                                   \
+    X(PAGE_PLOT, "/plot.js", GET, HEALTH, "")                                                      \
+    X(PAGE_READING, "/reading.js", GET, HEALTH, "")                                                \
+    X(PAGE_ICON, "/icon.svg", GET, HEALTH, "")                                                     \
     X(COMMANDS, "/api/v1/", GET, READ, "")                                                         \
     X(STATUS, "/api/v1/status", GET, READ, "")                                                     \
     X(CLIENTS, "/api/v1/clients", GET, READ, "limit")                                              \
@@ -66,6 +73,10 @@ struct admin_caller {
 };
 /* What a peer on a unix socket with this uid may do. */
 enum admin_access admin_access_of(int64_t uid, int64_t own_uid);
+
+/* What would let who give a command that it may not give: terminated, "" for nothing. */
+void admin_allowed_by(
+    const struct admin_command *cmd, const struct admin_caller *who, char *out, size_t out_len);
 
 struct admin_call {
     enum admin_command_id id;

@@ -451,6 +451,7 @@ on_option(void *arg, const struct config_item *it)
 static void
 put_commands(struct jsonw *j, const struct admin_caller *who)
 {
+    char hint[256];
     struct list_writer w = list_begin(j, "commands", SIZE_MAX);
     for (size_t i = 0; i < ADMIN_COMMAND_COUNT && item_begin(&w); i++) {
         const struct admin_command *c = &admin_commands[i];
@@ -458,6 +459,8 @@ put_commands(struct jsonw *j, const struct admin_caller *who)
         jsonw_text(j, "method", c->method == HTTP_M_GET ? "GET" : "POST");
         jsonw_text(j, "arguments", c->args[0] == '!' ? c->args + 1 : c->args);
         jsonw_bool(j, "allowed", who->access >= c->access);
+        admin_allowed_by(c, who, hint, sizeof hint);
+        jsonw_text(j, "allowed_by", hint[0] == '\0' ? NULL : hint);
         if (!item_end(&w))
             break;
     }

@@ -120,8 +120,8 @@ static void
 test_unknown_paths_are_named(void **state)
 {
     (void)state;
-    static const char *const paths[] = {"/", "/api", "/api/v1", "/api/v1/stat", "/api/v1/status/",
-        "/api/v2/status", "/LIVE", "/api/v1/%73tatus", "http://127.0.0.1/live"};
+    static const char *const paths[] = {"/index.html", "//", "/api", "/api/v1", "/api/v1/stat",
+        "/api/v1/status/", "/api/v2/status", "/LIVE", "/api/v1/%73tatus", "http://127.0.0.1/live"};
     for (size_t i = 0; i < COUNT_OF(paths); i++) {
         T_FALSE(ask(&root, "GET", paths[i], ""));
         T_EQ(no.status, 404);
@@ -202,9 +202,34 @@ test_names_of_others_are_refused_over_tcp(void **state)
         T_ZEQ(no.error, "host");
         T_FALSE(ask(&who, "POST", "/api/v1/pause", fields));
         T_TRUE(ask(&who, "GET", "/metrics", fields)); /* Prometheus asks by name */
-        T_TRUE(ask(&reader, "GET", "/api/v1/status", fields));
     }
     T_FALSE(ask(&who, "GET", "/api/v1/status", ""));
+}
+
+/* A browser comes to a unix socket too, through a port that ssh forwards. */
+static void
+test_browsers_on_a_unix_socket(void **state)
+{
+    (void)state;
+    static const char *const fine[] = {
+        "", "chmux", "localhost:8124", "127.0.0.1:8124", "[::1]:8124", "unix:/x"};
+    static const char *const foreign[] = {"evil.example", "evil.example:8124", "127.0.0.1.evil"};
+    char fields[256];
+    for (size_t i = 0; i < COUNT_OF(fine); i++) {
+        snprintf(fields, sizeof fields, "Host: %s\r\n", fine[i]);
+        T_TRUE(ask(&reader, "GET", "/api/v1/status", fields));
+        T_TRUE(ask(&root, "POST", "/api/v1/pause", fields));
+    }
+    for (size_t i = 0; i < COUNT_OF(foreign); i++) {
+        snprintf(fields, sizeof fields, "Host: %s\r\n", foreign[i]);
+        T_FALSE(ask(&reader, "GET", "/api/v1/status", fields));
+        T_ZEQ(no.error, "host");
+    }
+    T_TRUE(ask(&root, "POST", "/api/v1/pause",
+        "Host: localhost:8124\r\nOrigin: http://localhost:8124\r\n"));
+    T_FALSE(ask(
+        &root, "POST", "/api/v1/pause", "Host: localhost:8124\r\nOrigin: http://evil.example\r\n"));
+    T_ZEQ(no.error, "origin");
 }
 
 static void
@@ -248,6 +273,7 @@ main(void)
         TEST(test_arguments),
         TEST(test_bodies_are_refused),
         TEST(test_names_of_others_are_refused_over_tcp),
+        TEST(test_browsers_on_a_unix_socket),
         TEST(test_other_origins_are_refused_over_tcp),
         TEST(test_commands_over_tcp_need_the_field),
     };
