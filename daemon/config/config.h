@@ -78,6 +78,27 @@ struct config_item {
 typedef bool (*config_item_fn)(void *arg, const struct config_item *it);
 /* false: no memory. */
 MUST_USE bool config_each(const struct config *c, config_item_fn fn, void *arg);
+
+/* What a reload changes: options whose value differs, and those of sections that come or go. */
+struct config_change {
+    char *section, *key;  /* owned; "listen web", "address" */
+    char *before, *after; /* owned; NULL: there is no such section; "********" for a secret */
+    bool reloadable;
+};
+struct config_changes {
+    struct config_change *item; /* owned */
+    size_t count;
+};
+/* In the order of the table, then what is gone. *out ends in config_changes_fini() in any case.
+ * false: no memory. */
+MUST_USE bool config_diff(
+    const struct config *now, const struct config *next, struct config_changes *out);
+void config_changes_fini(struct config_changes *ch);
+/* Puts into next what now has for every option that only a restart changes, so that next is what
+ * can be in force. false: the mixture is not valid, or no memory; *errors says so. Threads: as
+ * config_load(). */
+MUST_USE bool config_hold(struct config *next, const struct config *now,
+    const struct config_source *src, struct buf *errors);
 /* The reference page docs/CONFIG.md. */
 void config_reference(struct buf *out);
 /* The built-in listeners were not asked for: one that cannot be bound is a warning when the

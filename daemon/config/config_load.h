@@ -47,6 +47,8 @@ struct config_loader {
 /* config_target.c */
 /* How many of that section there are. */
 size_t config_section_count(const struct config *c, const struct config_section *sec);
+/* All of c in the order of the table: *t is zero before the first. false: no more. */
+MUST_USE bool config_target_next(const struct config *c, struct config_target *t);
 /* The struct of that section in c. */
 void *config_target_base(struct config *c, struct config_target t);
 const void *config_target_base_const(const struct config *c, struct config_target t);

@@ -18,6 +18,19 @@ config_section_count(const struct config *c, const struct config_section *sec)
     return count;
 }
 
+bool
+config_target_next(const struct config *c, struct config_target *t)
+{
+    const struct config_section *end = config_sections + CONFIG_SECTION_COUNT;
+    if (t->sec == NULL)
+        t->sec = config_sections;
+    else
+        t->nth++;
+    while (t->sec < end && t->nth >= config_section_count(c, t->sec))
+        *t = (struct config_target){.sec = t->sec + 1};
+    return t->sec < end;
+}
+
 const void *
 config_target_base_const(const struct config *c, struct config_target t)
 {
