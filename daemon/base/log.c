@@ -18,15 +18,17 @@
 struct rec { /* stands before each body in the ring */
     int64_t wall_us;
     uint32_t len; /* of the body */
-    uint32_t level;
+    uint16_t level, format;
 };
 
 _Atomic int log_threshold = LOG_INFO;
 static _Atomic uint64_t dropped;
 static _Atomic bool stopping;
 
+/* Read once per line: its prefix and its body are of one format. Relaxed: which line is the first
+ * of a new format does not matter. */
+static _Atomic int format_now = LOG_TEXT;
 /* Set while no other thread logs: by log_start(), before its thread exists. */
-static enum log_format format_ = LOG_TEXT;
 static bool journald;
 static pthread_t thread;
 
@@ -66,12 +68,25 @@ ring_get_locked(uint64_t from, void *p, size_t n)
     memcpy((char *)p + first, ring, n - first);
 }
 
+static enum log_format
+format_of_now(void)
+{
+    return (enum log_format)atomic_load_explicit(&format_now, memory_order_relaxed);
+}
+
+static size_t
+prefix_of(char line[LOG_LINE_MAX], const struct rec *rec)
+{
+    return logfmt_prefix(
+        line, (enum log_format)rec->format, journald, (enum log_level)rec->level, rec->wall_us);
+}
+
 /* One whole line to fd, prefix and body. Blocks as long as fd does. */
 static void
 write_line(const struct rec *rec, const char *body)
 {
     char line[LOG_LINE_MAX];
-    size_t len = logfmt_prefix(line, format_, journald, (enum log_level)rec->level, rec->wall_us);
+    size_t len = prefix_of(line, rec);
     memcpy(line + len, body, rec->len);
     len += rec->len;
     for (size_t done = 0; done < len;) {
@@ -84,14 +99,15 @@ write_line(const struct rec *rec, const char *body)
 
 /* From caller to the ring, or to stderr while there is none. */
 static void
-emit(enum log_level level, const char *body, size_t len)
+emit(enum log_level level, enum log_format format, const char *body, size_t len)
 {
     CHECK(len <= LOGFMT_BODY_MAX);
     struct timespec ts;
     clock_gettime(CLOCK_REALTIME, &ts);
     struct rec rec = {.wall_us = (int64_t)ts.tv_sec * 1000000 + ts.tv_nsec / 1000,
         .len = (uint32_t)len,
-        .level = (uint32_t)level};
+        .level = (uint16_t)level,
+        .format = (uint16_t)format};
     pthread_mutex_lock(&lock);
     if (ring == NULL) {
         pthread_mutex_unlock(&lock);
@@ -124,7 +140,8 @@ log_write(enum log_level level, const char *fmt, ...)
     va_end(ap);
     /* What vsnprintf() cuts is longer than any body, so the body is cut too, and says so. */
     size_t len = n < 0 ? 0 : size_min((size_t)n, sizeof(message) - 1);
-    emit(level, body, logfmt_message(body, sizeof(body), format_, str_n(message, len)));
+    enum log_format format = format_of_now();
+    emit(level, format, body, logfmt_message(body, sizeof(body), format, str_n(message, len)));
 }
 
 void
@@ -133,7 +150,14 @@ log_fields(enum log_level level, const char *event, const struct log_field *f, s
     if (!log_on(level))
         return;
     char body[LOGFMT_BODY_MAX];
-    emit(level, body, logfmt_fields(body, sizeof(body), format_, event, f, count));
+    enum log_format format = format_of_now();
+    emit(level, format, body, logfmt_fields(body, sizeof(body), format, event, f, count));
+}
+
+void
+log_set_format(enum log_format format)
+{
+    atomic_store_explicit(&format_now, (int)format, memory_order_relaxed);
 }
 
 void
@@ -196,7 +220,7 @@ batch_line(struct batch *b, const struct rec *rec, const char *body)
     if (sizeof(b->text) - b->text_len < LOG_LINE_MAX)
         batch_flush(b);
     char *to = b->text + b->text_len;
-    size_t n = logfmt_prefix(to, format_, journald, (enum log_level)rec->level, rec->wall_us);
+    size_t n = prefix_of(to, rec);
     memcpy(to + n, body, rec->len);
     b->text_len += n + rec->len;
     b->lines++;
@@ -241,11 +265,13 @@ tell_dropped(struct batch *b)
     char message[64], body[128];
     struct timespec ts;
     int n = snprintf(message, sizeof(message), "log_dropped lines=%" PRIu64, now - told);
-    size_t len = logfmt_message(body, sizeof(body), format_, str_n(message, (size_t)n));
+    enum log_format format = format_of_now();
+    size_t len = logfmt_message(body, sizeof(body), format, str_n(message, (size_t)n));
     clock_gettime(CLOCK_REALTIME, &ts);
     struct rec rec = {.wall_us = (int64_t)ts.tv_sec * 1000000 + ts.tv_nsec / 1000,
         .len = (uint32_t)len,
-        .level = LOG_WARN};
+        .level = LOG_WARN,
+        .format = (uint16_t)format};
     told = now;
     batch_line(b, &rec, body);
     b->lines = 0; /* this one is not counted when it is lost too */
@@ -292,7 +318,7 @@ log_start(enum log_level level, enum log_format format, size_t ring_bytes)
 {
     CHECK(ring == NULL && ring_bytes >= (size_t)2 * LOG_LINE_MAX);
     log_set_level(level);
-    format_ = format;
+    log_set_format(format);
     journald = stderr_is_journal();
     char *bytes = malloc(ring_bytes);
     struct batch *b = calloc(1, sizeof(*b));

@@ -32,6 +32,8 @@ MUST_USE bool log_start(enum log_level level, enum log_format format, size_t rin
  * a second. No other thread logs any more. */
 void log_stop(void);
 void log_set_level(enum log_level level) ANY_THREAD;
+/* Lines made before keep theirs. */
+void log_set_format(enum log_format format) ANY_THREAD;
 /* Read through log_on(). Relaxed: a line more or less around a change of level does not matter. */
 extern _Atomic int log_threshold;
 static inline bool

@@ -24,7 +24,7 @@ struct pool {   /* free blocks of one size */
     size_t count;
 };
 
-static size_t budget_bytes = SIZE_MAX;
+static _Atomic size_t budget_bytes = SIZE_MAX;
 static _Atomic size_t used_bytes;
 static size_t keep_max;
 static pthread_mutex_t pool_lock = PTHREAD_MUTEX_INITIALIZER;
@@ -46,7 +46,7 @@ mem_init(size_t limit_bytes, size_t block_bytes, size_t keep)
 {
     CHECK(block_bytes > sizeof(struct blk) + 1024);
     CHECK(relay_pool.first == NULL); /* its blocks would have another size */
-    budget_bytes = limit_bytes;
+    mem_set_limit(limit_bytes);
     relay_pool.cap = block_bytes - sizeof(struct blk);
     keep_max = keep;
 }
@@ -87,13 +87,14 @@ take_below(size_t bytes, size_t limit)
 bool
 mem_take(size_t bytes)
 {
-    return take_below(bytes, budget_bytes);
+    return take_below(bytes, mem_limit());
 }
 
 size_t
 mem_long_limit(void)
 {
-    return budget_bytes - budget_bytes / 4;
+    size_t limit = mem_limit();
+    return limit - limit / 4;
 }
 
 bool
@@ -118,7 +119,14 @@ mem_used(void)
 size_t
 mem_limit(void)
 {
-    return budget_bytes;
+    return atomic_load_explicit(&budget_bytes, memory_order_relaxed);
+}
+
+/* Relaxed: whoever takes memory at this moment may do so by either limit. */
+void
+mem_set_limit(size_t limit_bytes)
+{
+    atomic_store_explicit(&budget_bytes, limit_bytes, memory_order_relaxed);
 }
 
 size_t

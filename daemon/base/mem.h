@@ -17,6 +17,8 @@
 
 /* Once, at boot, before any other thread. keep: how many free blocks stay allocated. */
 void mem_init(size_t limit_bytes, size_t block_bytes, size_t keep);
+/* A reload: what is out already may be more; then nothing is granted until it is less. */
+void mem_set_limit(size_t limit_bytes) ANY_THREAD;
 /* Frees the kept blocks; mem_init() may be called again. */
 void mem_fini(void);
 
