@@ -16,7 +16,8 @@ function(chmux_layer name)
 endfunction()
 
 # Bottom first.
-set(CHMUX_LAYERS base http codec clickhouse config rt net upstream proxy admin)
+set(CHMUX_LAYERS base http codec clickhouse config rt net upstream proxy admin
+    reload)
 chmux_layer(base Threads::Threads)
 chmux_layer(http chmux_base)
 chmux_layer(codec chmux_base PkgConfig::ZLIB PkgConfig::ZSTD PkgConfig::LZ4 PkgConfig::BROTLIDEC
@@ -28,6 +29,7 @@ chmux_layer(net chmux_rt PkgConfig::OPENSSL)
 chmux_layer(upstream chmux_net)
 chmux_layer(proxy chmux_upstream)
 chmux_layer(admin chmux_proxy)
+chmux_layer(reload chmux_admin)
 
 # Links `target` to the layers that its source, or a header beside it, includes: so a unit test sees
 # its layer and below and does not wait for what lies above.

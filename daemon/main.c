@@ -4,11 +4,8 @@
  * Exit codes: 0 clean; 1 could not start; 2 wrong usage or configuration; 3 the drain was cut
  * short.
  */
-#include <fcntl.h>
 #include <getopt.h>
 #include <signal.h>
-#include <sys/resource.h>
-#include <unistd.h>
 
 #include "admin/admin.h"
 #include "base/hash.h"
@@ -17,13 +14,11 @@
 #include "base/metric.h"
 #include "config/config.h"
 #include "proxy/proxy.h"
-#include "rt/notify.h"
+#include "reload/reload.h"
 
 enum { EXIT_OK = 0, EXIT_START = 1, EXIT_USAGE = 2, EXIT_CUT = 3 };
 
 #define FLAGS_MAX   256
-#define FILE_MAX    (1 << 20)
-#define OTHER_FDS   64 /* stdio, epoll, listeners, admin, eventfds, DNS, files */
 #define BLOCKS_KEPT 16 /* free relay buffers kept for the next transfer */
 
 #define REPORT_US      5000000  /* status lines to the service manager; and while we drain, */
@@ -36,13 +31,15 @@ struct inherited {
 };
 
 struct daemon {
-    struct config *cfg;
+    struct config *cfg; /* in force; reload replaces it */
+    const struct settings *settings;
     struct inherited *inherited;
     struct loop *loop;
     struct resolver *resolver;
     struct upool *pool;
     struct proxy *proxy;
     struct admin *admin;
+    struct reload *reload;
     struct notify notify;
     struct timer drain_timer, report_timer;
     bool told_to_stop; /* the drain has a limit; told again, what runs is cut */
@@ -76,6 +73,7 @@ static const char usage_text[] =
     "  --version, --help\n"
     "\n"
     "Flags beat CHMUX_<SECTION>_<KEY> in the environment, which beats the file.\n"
+    "SIGHUP: read the configuration again, and the certificates.\n"
     "SIGTERM or SIGINT: finish what runs, then exit; a second one, or SIGQUIT: exit at once.\n";
 
 static bool
@@ -164,90 +162,16 @@ parse_command_line(struct command_line *cl, int argc, char **argv)
     return ok ? -1 : EXIT_USAGE;
 }
 
-/* The whole file, to be freed; NULL: said why. */
-static char *
-read_file(const char *name, size_t *len)
-{
-    int fd = open(name, O_RDONLY | O_CLOEXEC);
-    char *text = fd < 0 ? NULL : malloc(FILE_MAX);
-    *len = 0;
-    while (text != NULL && *len < FILE_MAX) {
-        ssize_t n = read(fd, text + *len, FILE_MAX - *len);
-        if (n < 0) {
-            free(text);
-            text = NULL;
-        } else if (n == 0) {
-            break;
-        } else {
-            *len += (size_t)n;
-        }
-    }
-    if (text == NULL) {
-        fprintf(stderr, "chmuxd: %s: %s\n", name, strerror(errno));
-    } else if (*len == FILE_MAX) {
-        fprintf(stderr, "chmuxd: %s: larger than 1 MiB, which no configuration is\n", name);
-        free(text);
-        text = NULL;
-    }
-    if (fd >= 0)
-        close(fd);
-    return text;
-}
-
+/* What is wrong, or only a warning, goes to stderr. */
 static struct config *
-load_config(const struct command_line *cl, const struct passed *sockets)
+load_config(const struct settings *settings)
 {
-    extern char **environ;
-    const char *passed_names[PASSED_MAX];
-    for (size_t i = 0; i < sockets->count; i++)
-        passed_names[i] = sockets->socket[i].name;
-    size_t len = 0;
-    char *text = NULL;
-    if (cl->file != NULL) {
-        text = read_file(cl->file, &len);
-        if (text == NULL)
-            return NULL;
-    }
-    struct config_source src = {
-        .file_name = cl->file,
-        .file_text = str_n(text, len),
-        .environ_list = (const char *const *)environ,
-        .flags = cl->flags,
-        .flag_count = cl->flag_count,
-        .passed_names = passed_names,
-        .passed_count = sockets->count,
-    };
     struct buf errors;
     buf_init(&errors, 1 << 20);
-    struct config *cfg = config_load(&src, &errors);
-    if (errors.len > 0)
-        fprintf(stderr, "%.*s", (int)errors.len, errors.p);
-    if (cfg == NULL && errors.len == 0)
-        fprintf(stderr, "chmuxd: out of memory\n");
+    struct config *cfg = settings_load(settings, NULL, NULL, &errors);
+    fprintf(stderr, "%.*s", (int)errors.len, errors.p);
     buf_fini(&errors);
-    free(text);
     return cfg;
-}
-
-static bool
-raise_descriptor_limit(const struct config *cfg)
-{
-    rlim_t need = (rlim_t)cfg->chmux.max_clients + (rlim_t)cfg->upstream[0].pool_size + OTHER_FDS;
-    struct rlimit rl;
-    if (getrlimit(RLIMIT_NOFILE, &rl) != 0)
-        return true;
-    if (rl.rlim_cur >= need)
-        return true;
-    struct rlimit want = {.rlim_cur = need, .rlim_max = rl.rlim_max < need ? need : rl.rlim_max};
-    if (setrlimit(RLIMIT_NOFILE, &want) == 0)
-        return true;
-    fprintf(stderr,
-        "chmuxd: max_clients = %" PRId64 " and pool_size = %" PRId64
-        " need %llu file descriptors, and the hard limit is %llu; lower max_clients, or raise the "
-        "limit (LimitNOFILE= under systemd, ulimit -Hn in a shell)\n",
-        cfg->chmux.max_clients, cfg->upstream[0].pool_size, (unsigned long long)need,
-        (unsigned long long)rl.rlim_max);
-    return false;
 }
 
 static void LOOP_ONLY
@@ -320,11 +244,9 @@ on_signal(void *arg, int signo)
 {
     thr_check_loop();
     struct daemon *d = arg;
-    if (signo == SIGHUP) {
-        LOG_I("reload_ignored why=\"this version reads its configuration only at start\"");
-        return;
-    }
-    if (signo == SIGQUIT || d->told_to_stop)
+    if (signo == SIGHUP)
+        (void)reload_request(d->reload, "SIGHUP");
+    else if (signo == SIGQUIT || d->told_to_stop)
         stop_now(d, signo == SIGQUIT ? "SIGQUIT" : "second_signal");
     else
         drain(d, signo == SIGTERM ? "SIGTERM" : "SIGINT", true);
@@ -378,6 +300,17 @@ boot(struct daemon *d, char *why, size_t why_len)
             return false;
         admin_on_stop(d->admin, on_admin_stop, d);
     }
+    d->reload = reload_new(&(struct reload_parts){.loop = d->loop,
+        .notify = &d->notify,
+        .pool = d->pool,
+        .proxy = d->proxy,
+        .admin = d->admin,
+        .settings = d->settings,
+        .cfg = &d->cfg});
+    if (d->reload == NULL) {
+        snprintf(why, why_len, "out of memory or file descriptors");
+        return false;
+    }
     static const int signals[] = {SIGTERM, SIGINT, SIGQUIT, SIGHUP};
     for (size_t i = 0; i < COUNT_OF(signals); i++)
         if (!loop_on_signal(d->loop, signals[i], on_signal, d))
@@ -400,6 +333,7 @@ shut_down(struct daemon *d)
     proxy_free(&d->proxy);
     upool_free(&d->pool);
     resolver_free(&d->resolver);
+    reload_free(&d->reload);
     timer_fini(&d->drain_timer);
     timer_fini(&d->report_timer);
     notify_fini(&d->notify);
@@ -426,20 +360,26 @@ run(struct daemon *d)
     return d->exit_code;
 }
 
+/* Takes cfg. */
 static int
-run_daemon(struct config *cfg, struct inherited *inherited)
+run_daemon(struct config *cfg, const struct settings *settings, struct inherited *inherited)
 {
-    if (!raise_descriptor_limit(cfg))
+    char why[512];
+    if (!settings_raise_descriptors(cfg, why, sizeof why)) {
+        fprintf(stderr, "chmuxd: %s\n", why);
+        config_free(&cfg);
         return EXIT_START;
+    }
     (void)signal(SIGPIPE, SIG_IGN);
     random_init();
     mem_init(cfg->chmux.memory_limit, cfg->chmux.buffer_size, BLOCKS_KEPT);
     check_set_dump(log_dump_tail);
     if (!log_start(cfg->log.level, cfg->log.format, cfg->log.ring_size)) {
         fprintf(stderr, "chmuxd: cannot start the log thread: %s\n", strerror(errno));
+        config_free(&cfg);
         return EXIT_START;
     }
-    struct daemon d = {.cfg = cfg, .inherited = inherited, .notify.fd = -1};
+    struct daemon d = {.cfg = cfg, .settings = settings, .inherited = inherited, .notify.fd = -1};
     d.loop = loop_new();
     int code = EXIT_START;
     if (d.loop != NULL) {
@@ -448,6 +388,7 @@ run_daemon(struct config *cfg, struct inherited *inherited)
     } else {
         fprintf(stderr, "chmuxd: cannot make an event loop: %s\n", strerror(errno));
     }
+    config_free(&d.cfg);
     log_stop();
     mem_fini();
     return code;
@@ -463,17 +404,34 @@ inherit(struct inherited *in)
     return false;
 }
 
+static void
+gather_settings(struct settings *out, const struct command_line *cl, const struct passed *sockets)
+{
+    extern char **environ;
+    *out = (struct settings){
+        .file = cl->file,
+        .environ_list = (const char *const *)environ,
+        .flags = cl->flags,
+        .flag_count = cl->flag_count,
+        .passed_count = sockets->count,
+    };
+    for (size_t i = 0; i < sockets->count; i++)
+        out->passed_names[i] = sockets->socket[i].name;
+}
+
 int
 main(int argc, char **argv)
 {
     struct command_line cl = {0};
     int code = parse_command_line(&cl, argc, argv);
+    struct settings settings;
     struct config *cfg = NULL;
     static struct inherited inherited; /* too large for the stack */
     if (code < 0 && !inherit(&inherited))
         code = EXIT_START;
     if (code < 0) {
-        cfg = load_config(&cl, &inherited.sockets);
+        gather_settings(&settings, &cl, &inherited.sockets);
+        cfg = load_config(&settings);
         code = cfg == NULL ? EXIT_USAGE : -1;
     }
     if (code < 0 && cl.print) {
@@ -488,8 +446,10 @@ main(int argc, char **argv)
         printf("chmuxd: the configuration is valid\n");
         code = EXIT_OK;
     }
-    if (code < 0)
-        code = run_daemon(cfg, &inherited);
+    if (code < 0) {
+        code = run_daemon(cfg, &settings, &inherited);
+        cfg = NULL;
+    }
     config_free(&cfg);
     passed_fini(&inherited.sockets);
     for (size_t i = 0; i < cl.owned_count; i++)

@@ -13,6 +13,7 @@
 #define HEAD_MAX       16384
 #define ANSWER_MAX     (4 << 20)
 #define CLIENT_LIFE_US 10000000
+#define RELOAD_LIFE_US 120000000 /* of who waits for the end of a reload, or of two */
 #define SPARE_IN       4096
 #define LENGTH_DIGITS  10 /* of Content-Length, filled in when the body is written */
 #define ADMIN_MAGIC    0x61646d6eu
@@ -30,6 +31,7 @@ struct admin_client {
     struct loop_task free_task;
     struct buf in, out;
     size_t sent;
+    uint64_t waits_for; /* the reload whose end it is told; 0: none */
 };
 
 static void
@@ -143,6 +145,21 @@ answer_ready(struct admin_client *c, bool upstream, bool head)
         put_answer(&c->out, 200, TEXT, STR("ok\n"), head);
 }
 
+/* The body is in a->body. */
+static void LOOP_ONLY
+end_control(struct admin_client *c, enum admin_command_id id, int status)
+{
+    struct admin *a = c->admin;
+    buf_str(&a->body, STR("\n"));
+    put_answer(&c->out, status, "application/json", str_n(a->body.p, a->body.len), false);
+    c->out.failed |= !buf_ok(&a->body);
+    a->body.failed = false;
+    metric_inc(status == 200 ? M_ADMIN_OK : M_ADMIN_FAILED);
+    LOG_I("admin_command command=%s status=%d from=%s uid=%" PRId64 " pid=%" PRId64,
+        admin_commands[id].path + sizeof ADMIN_API - 1, status, c->who.is_unix ? "unix" : "tcp",
+        c->who.uid, c->who.pid);
+}
+
 /* What a command says is written before its status is known, and moved behind the head then. */
 static struct admin_done LOOP_ONLY
 answer_control(struct admin_client *c, const struct admin_call *call)
@@ -152,13 +169,11 @@ answer_control(struct admin_client *c, const struct admin_call *call)
     a->body.len = 0;
     jsonw_init(&j, &a->body);
     struct admin_done done = admin_control(a, call, &j);
-    buf_str(&a->body, STR("\n"));
-    put_answer(&c->out, done.status, "application/json", str_n(a->body.p, a->body.len), false);
-    a->body.failed = false;
-    metric_inc(done.status == 200 ? M_ADMIN_OK : M_ADMIN_FAILED);
-    LOG_I("admin_command command=%s status=%d from=%s uid=%" PRId64 " pid=%" PRId64,
-        admin_commands[call->id].path + sizeof ADMIN_API - 1, done.status,
-        c->who.is_unix ? "unix" : "tcp", c->who.uid, c->who.pid);
+    c->waits_for = done.reload;
+    if (done.reload != 0)
+        timer_arm_in(&c->timer, RELOAD_LIFE_US);
+    else
+        end_control(c, call->id, done.status);
     return done;
 }
 
@@ -291,6 +306,8 @@ read_request(struct admin_client *c)
         else
             put_answer(&c->out, 400, TEXT, STR("bad request\n"), false);
         struct admin *a = c->admin;
+        if (c->waits_for != 0)
+            return;
         if (buf_ok(&c->out))
             flush(c);
         else
@@ -307,7 +324,7 @@ on_stream(void *arg)
     thr_check_loop();
     struct admin_client *c = OBJ_CAST(struct admin_client, arg, ADMIN_MAGIC);
     loop_label(c->admin->loop, "admin");
-    if (c->closed)
+    if (c->closed || c->waits_for != 0) /* who leaves meanwhile is found when it is answered */
         return;
     if (c->out.len > 0)
         flush(c);
@@ -429,11 +446,11 @@ open_listeners(struct admin *a, struct passed *passed, char *why, size_t why_len
 }
 
 /* The configuration was checked for this, passed sockets were not. */
-static bool LOOP_ONLY
-check_reach(const struct admin *a, char *why, size_t why_len)
+bool
+admin_may_commit(const struct admin *a, const struct config *cfg, char *why, size_t why_len)
 {
     for (size_t i = 0; i < a->listener_count; i++) {
-        if (a->cfg->admin.tcp_access != ADMIN_ACCESS_CONTROL ||
+        if (cfg->admin.tcp_access != ADMIN_ACCESS_CONTROL ||
             addr_is_loopback(&a->listeners[i].addr))
             continue;
         snprintf(why, why_len,
@@ -466,7 +483,7 @@ admin_new(struct loop *l, const struct config *cfg, struct proxy *px, struct upo
         snprintf(why, why_len, "out of memory");
         goto fail;
     }
-    if (!open_listeners(a, passed, why, why_len) || !check_reach(a, why, why_len))
+    if (!open_listeners(a, passed, why, why_len) || !admin_may_commit(a, cfg, why, why_len))
         goto fail;
     for (size_t i = 0; i < a->listener_count; i++) {
         if (listener_start(&a->listeners[i], l, a->busy, on_accept, a))
@@ -485,6 +502,41 @@ admin_on_stop(struct admin *a, admin_stop_fn fn, void *arg)
 {
     a->stop = fn;
     a->stop_arg = arg;
+}
+
+void
+admin_on_reload(struct admin *a, admin_reload_fn fn, void *arg)
+{
+    a->reload = fn;
+    a->reload_arg = arg;
+}
+
+void
+admin_reloaded(struct admin *a, uint64_t number, const struct admin_reload *how)
+{
+    a->last_reload = how;
+    LIST_EACH_SAFE (node, next, &a->clients) {
+        struct admin_client *c = CONTAINER_OF(node, struct admin_client, link);
+        if (c->waits_for == 0 || c->waits_for > number)
+            continue;
+        struct jsonw j;
+        c->waits_for = 0;
+        a->body.len = 0;
+        jsonw_init(&j, &a->body);
+        int status = admin_tell_reload(how, &j).status;
+        end_control(c, ADMIN_RELOAD, status);
+        timer_arm_in(&c->timer, CLIENT_LIFE_US);
+        if (buf_ok(&c->out))
+            flush(c);
+        else
+            close_client(c);
+    }
+}
+
+void
+admin_commit(struct admin *a, const struct config *cfg)
+{
+    a->cfg = cfg;
 }
 
 const char *

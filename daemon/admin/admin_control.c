@@ -82,7 +82,68 @@ set_log_level(enum log_level level, struct jsonw *j)
     log_set_level(level);
     jsonw_text(j, "level", names[level]);
     jsonw_text(j, "before", names[before]);
-    return say(j, "until the next start");
+    return say(j, "until the next start or reload");
+}
+
+static struct admin_done LOOP_ONLY
+reload(struct admin *a, struct jsonw *j)
+{
+    if (a->reload == NULL)
+        return fail(j, 503, "starting", "chmuxd is starting", "try again in a moment");
+    if (proxy_is_draining(a->px))
+        return fail(j, 409, "draining", "chmuxd is draining: what it has is kept to the end", NULL);
+    return (struct admin_done){.status = 200, .reload = a->reload(a->reload_arg)};
+}
+
+static void
+put_lines(struct jsonw *j, const char *key, struct str lines)
+{
+    jsonw_array(j, key);
+    while (lines.len > 0) {
+        ssize_t end = str_find(lines, '\n');
+        size_t len = end < 0 ? lines.len : (size_t)end;
+        jsonw_str(j, NULL, str_n(lines.p, len));
+        size_t used = size_min(len + 1, lines.len);
+        lines = str_n(lines.p + used, lines.len - used);
+    }
+    jsonw_end(j);
+}
+
+static void
+put_changes(struct jsonw *j, const char *key, const struct config_changes *all, bool reloadable)
+{
+    jsonw_array(j, key);
+    for (size_t i = 0; i < all->count; i++) {
+        const struct config_change *ch = &all->item[i];
+        if (ch->reloadable != reloadable)
+            continue;
+        jsonw_object(j, NULL);
+        jsonw_text(j, "section", ch->section);
+        jsonw_text(j, "key", ch->key);
+        jsonw_text(j, "before", ch->before);
+        jsonw_text(j, "after", ch->after);
+        jsonw_end(j);
+    }
+    jsonw_end(j);
+}
+
+struct admin_done
+admin_tell_reload(const struct admin_reload *how, struct jsonw *j)
+{
+    struct admin_done done = {.status = 200};
+    jsonw_object(j, NULL);
+    if (how->ok) {
+        put_changes(j, "changed", how->changes, true);
+        put_changes(j, "restart_needed", how->changes, false);
+        put_lines(j, "warnings", how->lines);
+        done = say(j, how->message);
+    } else {
+        put_lines(j, "errors", how->lines);
+        done = fail(j, 422, "reload", how->message,
+            "correct what \"errors\" names; until then all is as it was before");
+    }
+    jsonw_end(j);
+    return done;
 }
 
 struct admin_done
@@ -91,6 +152,7 @@ admin_control(struct admin *a, const struct admin_call *call, struct jsonw *j)
     struct admin_done done = {.status = 500};
     jsonw_object(j, NULL);
     switch ((int)call->id) {
+    case ADMIN_RELOAD: done = reload(a, j); break;
     case ADMIN_DRAIN: done = stop(a, ADMIN_STOP_DRAIN, j); break;
     case ADMIN_SHUTDOWN: done = stop(a, call->now ? ADMIN_STOP_NOW : ADMIN_STOP_SHUTDOWN, j); break;
     case ADMIN_PAUSE: done = pause_pool(a, true, j); break;

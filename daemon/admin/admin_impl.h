@@ -23,6 +23,9 @@ struct admin {
     struct mono started;
     admin_stop_fn stop;
     void *stop_arg;
+    admin_reload_fn reload;
+    void *reload_arg;
+    const struct admin_reload *last_reload; /* borrowed; NULL: none yet */
     /* Taken at boot, so that one client at a time is answered though the budget is spent: just then
      * somebody wants to know, and a probe that fails would have us restarted. */
     struct buf body, spare_in, spare_out;
@@ -39,8 +42,11 @@ struct admin_done {
     int status; /* 200, or why not */
     bool stop;  /* and then a->stop is to be called, once the answer is on its way */
     enum admin_stop how;
+    uint64_t reload; /* not 0: nothing was written, the answer comes when this reload is over */
 };
 /* Runs one of the POSTs, and writes what came of it. */
 struct admin_done admin_control(struct admin *a, const struct admin_call *call, struct jsonw *j)
     LOOP_ONLY;
+/* The answer to ADMIN_RELOAD. */
+struct admin_done admin_tell_reload(const struct admin_reload *how, struct jsonw *j) LOOP_ONLY;
 #endif

@@ -43,6 +43,7 @@
     X(CONFIG, "/api/v1/config", GET, READ, "")                                                     \
     X(ERRORS, "/api/v1/errors", GET, READ, "limit")                                                \
     X(MEMORY, "/api/v1/memory", GET, READ, "")                                                     \
+    X(RELOAD, "/api/v1/reload", POST, CONTROL, "")                                                 \
     X(DRAIN, "/api/v1/drain", POST, CONTROL, "")                                                   \
     X(SHUTDOWN, "/api/v1/shutdown", POST, CONTROL, "now")                                          \
     X(PAUSE, "/api/v1/pause", POST, CONTROL, "")                                                   \

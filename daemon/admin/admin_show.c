@@ -230,6 +230,26 @@ put_memory_numbers(struct jsonw *j)
 }
 
 static void LOOP_ONLY
+put_reloads(const struct admin *a, struct jsonw *j)
+{
+    const struct admin_reload *last = a->last_reload;
+    jsonw_object(j, "reload");
+    put_metric(j, "succeeded", M_RELOADS_OK);
+    put_metric(j, "failed", M_RELOADS_FAILED);
+    put_metric(j, "restart_needed", M_RESTART_NEEDED);
+    if (last == NULL) {
+        jsonw_null(j, "last");
+    } else {
+        jsonw_object(j, "last");
+        jsonw_bool(j, "ok", last->ok);
+        jsonw_int(j, "time_ms", last->at_unix_ms);
+        jsonw_text(j, "message", last->message);
+        jsonw_end(j);
+    }
+    jsonw_end(j);
+}
+
+static void LOOP_ONLY
 show_status(struct admin *a, struct jsonw *j)
 {
     struct upool_stats st;
@@ -248,6 +268,7 @@ show_status(struct admin *a, struct jsonw *j)
     jsonw_object(j, "queue");
     put_queue_numbers(a, &st, j);
     jsonw_end(j);
+    put_reloads(a, j);
     jsonw_object(j, "addresses");
     jsonw_uint(j, "up", st.addresses_up);
     jsonw_uint(j, "ejected", st.addresses_ejected);

@@ -151,7 +151,7 @@ reference_row(const struct config_opt *opt, struct buf *out)
         print_cell(out, allowed);
     buf_str(out, STR(" | "));
     print_cell(out, opt->text);
-    buf_str(out, STR(" |\n"));
+    buf_addf(out, " | %s |\n", opt->reloadable ? "reload" : "restart");
 }
 
 static void
@@ -160,7 +160,8 @@ reference_section(const struct config_section *sec, struct buf *out)
     size_t count;
     const struct config_opt *opt = sec->opts(&count);
     buf_addf(out, "\n## [%s]\n\n%s.\n\n", sec->name, sec->text);
-    buf_str(out, STR("| key | type | default | allowed | meaning |\n|---|---|---|---|---|\n"));
+    buf_str(out, STR("| key | type | default | allowed | meaning | changed by |\n"
+                     "|---|---|---|---|---|---|\n"));
     for (size_t i = 0; i < count; i++)
         reference_row(&opt[i], out);
 }
@@ -194,6 +195,9 @@ static const char reference_head[] =
     "**Listeners.** Each `[listen NAME]` is one; up to 32. Without any, chmuxd listens on\n"
     "`127.0.0.1:8123` and `[::1]:8123`; one of these two may be missing, for example on a machine\n"
     "without IPv6.\n"
+    "\n"
+    "**Changed by.** `reload`: SIGHUP or `POST /api/v1/reload` puts another value in force, see\n"
+    "[USAGE.md](USAGE.md#reload). `restart`: a reload only says that the value waits for one.\n"
     "\n"
     "**In Kubernetes** the variables it sets for a service named `chmux` (`CHMUX_SERVICE_HOST`,\n"
     "`CHMUX_PORT=tcp://...`) are passed over; any other unknown `CHMUX_` variable is an error.\n";

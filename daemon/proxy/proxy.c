@@ -74,6 +74,16 @@ worker_threads(const struct config *cfg)
     return size_min((size_t)CPU_COUNT(&set), WORKERS_AUTO_MAX);
 }
 
+void
+proxy_commit(struct proxy *px, const struct config *cfg)
+{
+    px->cfg = cfg;
+    int n = snprintf(px->keep_alive_lines, sizeof px->keep_alive_lines,
+        "Connection: Keep-Alive\r\nKeep-Alive: timeout=%" PRId64 "\r\n",
+        cfg->chmux.idle_timeout / 1000000);
+    px->keep_alive_len = (size_t)n;
+}
+
 struct proxy *
 proxy_new(struct loop *l, const struct config *cfg, struct upool *pool)
 {
@@ -81,7 +91,7 @@ proxy_new(struct loop *l, const struct config *cfg, struct upool *pool)
     if (px == NULL)
         return NULL;
     px->loop = l;
-    px->cfg = cfg;
+    px->cfg = cfg; /* some of what follows reads it */
     px->pool = pool;
     list_init(&px->clients);
     list_init(&px->exchanges);
@@ -101,10 +111,7 @@ proxy_new(struct loop *l, const struct config *cfg, struct upool *pool)
     buf_init(&px->nomem_reply, 4096);
     ch_error_response(&px->busy_reply, ERR_MAX_CLIENTS, NULL, 1, false, false);
     ch_error_response(&px->nomem_reply, ERR_NOMEM, NULL, 1, false, false);
-    int n = snprintf(px->keep_alive_lines, sizeof px->keep_alive_lines,
-        "Connection: Keep-Alive\r\nKeep-Alive: timeout=%" PRId64 "\r\n",
-        cfg->chmux.idle_timeout / 1000000);
-    px->keep_alive_len = (size_t)n;
+    proxy_commit(px, cfg);
     if (px->sessions == NULL || px->workers == NULL || !buf_ok(&px->busy_reply) ||
         !buf_ok(&px->nomem_reply) || !timer_reserve(&px->starved_timer) ||
         !timer_reserve(&px->drain_timer) || !timer_reserve(&px->quiet_timer))
@@ -134,7 +141,7 @@ next_door(struct proxy *px, const char *name, char *why, size_t why_len)
     }
     struct door *d = &px->doors[px->door_count];
     d->px = px;
-    d->name = name;
+    snprintf(d->name, sizeof d->name, "%s", name);
     return d;
 }
 

@@ -22,6 +22,9 @@ MUST_USE struct proxy *proxy_new(struct loop *l, const struct config *cfg, struc
  * as long as px. The one named PASSED_ADMIN is left alone. */
 MUST_USE bool proxy_listen(struct proxy *px, struct passed *passed, char *why, size_t why_len)
     LOOP_ONLY;
+/* From now on cfg is the configuration, and borrowed, instead of the one before. What is under way
+ * goes on, with timers as they were armed. */
+void proxy_commit(struct proxy *px, const struct config *cfg) LOOP_ONLY;
 /* Begins to accept. */
 MUST_USE bool proxy_start(struct proxy *px) LOOP_ONLY;
 /* Takes over the clients that the process before us left with the service manager. After

@@ -57,7 +57,7 @@ void ex_note_error(struct exchange *ex, const char *token, int status, int code,
 struct door {
     struct proxy *px;
     struct listener listener;
-    const char *name; /* borrowed: of its section, or of the passed socket */
+    char name[64]; /* of its section, or of the passed socket; cut to fit */
 };
 
 struct proxy {

@@ -71,6 +71,7 @@ uaddr_new(struct endpoint *ep, const struct addr *addr)
         return NULL;
     }
     a->ep = ep;
+    ep->refs++;
     a->addr = *addr;
     a->index = index;
     a->refs = 1;
@@ -89,6 +90,16 @@ uaddr_ref(struct uaddr *a)
     return a;
 }
 
+static void LOOP_ONLY
+endpoint_unref(struct endpoint **epp)
+{
+    struct endpoint *ep = *epp;
+    *epp = NULL;
+    CHECK(ep->refs > 0);
+    if (--ep->refs == 0)
+        mem_free(ep);
+}
+
 void
 uaddr_unref(struct uaddr **ap)
 {
@@ -100,10 +111,12 @@ uaddr_unref(struct uaddr **ap)
     if (--a->refs > 0)
         return;
     timer_fini(&a->probe_timer);
+    endpoint_unref(&a->ep);
     mem_free(a);
 }
 
-/* Off the pool's table: no new connection; those in use live on until their exchange ends. */
+/* Off the pool's table: no new connection; those in use live on until their exchange ends. Who
+ * waits for this one is told by on_serve(). */
 static void LOOP_ONLY
 uaddr_drop(struct uaddr *a)
 {
@@ -111,9 +124,15 @@ uaddr_drop(struct uaddr *a)
     if (!p->stopping)
         LOG_I("address_gone host=%s address=%s", a->ep->url.host, a->text);
     a->gone = true;
+    p->addresses_left = true;
     p->addrs[a->index] = NULL;
     timer_disarm(&a->probe_timer);
     upool_close_idle_of(p, a, MONO_NEVER, M_CLOSE_SURPLUS);
+    LIST_EACH_SAFE (node, next, &p->connecting) {
+        struct uconn *uc = CONTAINER_OF(node, struct uconn, link);
+        if (uc->addr == a)
+            uconn_abandon(uc);
+    }
     uaddr_unref(&a);
 }
 
@@ -294,28 +313,42 @@ on_resolve_due(void *arg)
 }
 
 bool
-endpoint_init(struct endpoint *ep, struct upool *p, const char *url, char *why, size_t why_len)
+endpoint_set_server_name(struct endpoint *ep, const struct config_upstream *cfg)
 {
-    *ep = (struct endpoint){.pool = p};
+    const char *name = cfg->tls_server_name[0] != '\0' ? cfg->tls_server_name : ep->url.host;
+    if (strcmp(ep->server_name, name) == 0)
+        return false;
+    snprintf(ep->server_name, sizeof ep->server_name, "%s", name);
+    return true;
+}
+
+struct endpoint *
+endpoint_new(struct upool *p, const char *url, char *why, size_t why_len)
+{
+    struct endpoint *ep = mem_zalloc(sizeof *ep);
+    snprintf(why, why_len, "out of memory");
+    if (ep == NULL)
+        return NULL;
+    ep->pool = p;
+    ep->refs = 1;
     timer_init(&ep->resolve_timer, p->loop, on_resolve_due, ep);
-    if (!config_parse_url(str_of(url), &ep->url, why, why_len))
-        return false;
-    if (!timer_reserve(&ep->resolve_timer)) {
-        snprintf(why, why_len, "out of memory");
-        return false;
+    if (!timer_reserve(&ep->resolve_timer) ||
+        !config_parse_url(str_of(url), &ep->url, why, why_len)) {
+        timer_fini(&ep->resolve_timer);
+        mem_free(ep);
+        return NULL;
     }
     bool v6 = strchr(ep->url.host, ':') != NULL;
     snprintf(ep->authority, sizeof ep->authority, "%s%s%s:%u", v6 ? "[" : "", ep->url.host,
         v6 ? "]" : "", ep->url.port);
-    const char *name = p->cfg->tls_server_name[0] != '\0' ? p->cfg->tls_server_name : ep->url.host;
-    snprintf(ep->server_name, sizeof ep->server_name, "%s", name);
-    return true;
+    return ep;
 }
 
 void
 endpoint_start(struct endpoint *ep)
 {
     struct addr fixed;
+    ep->started = true;
     if (addr_from_ip(ep->url.host, ep->url.port, &fixed)) {
         ep->resolved = merge_addresses(ep, &fixed, 1);
         if (!ep->resolved) /* no memory */
@@ -326,21 +359,32 @@ endpoint_start(struct endpoint *ep)
 }
 
 void
-endpoint_fini(struct endpoint *ep)
+endpoint_new_interval(struct endpoint *ep)
 {
+    struct mono latest = mono_add_us(loop_now(ep->pool->loop), ep->pool->cfg->resolve_interval);
+    if (timer_armed(&ep->resolve_timer) && ep->resolve_timer.due_us > latest.us)
+        timer_arm(&ep->resolve_timer, latest);
+}
+
+void
+endpoint_retire(struct endpoint **epp)
+{
+    struct endpoint *ep = *epp;
     if (ep->job != NULL)
         resolver_cancel(&ep->job);
     timer_fini(&ep->resolve_timer);
     for (size_t i = 0; i < UPOOL_MAX_ADDRS; i++)
         if (ep->pool->addrs[i] != NULL && ep->pool->addrs[i]->ep == ep)
             uaddr_drop(ep->pool->addrs[i]);
+    update_gauges(ep->pool);
+    endpoint_unref(epp);
 }
 
 bool
 endpoints_pending(const struct upool *p)
 {
     for (size_t i = 0; i < p->endpoint_count; i++)
-        if (!p->endpoints[i].resolved && p->endpoints[i].job != NULL)
+        if (!p->endpoints[i]->resolved && p->endpoints[i]->job != NULL)
             return true;
     return false;
 }
@@ -349,7 +393,7 @@ void
 endpoints_retry_now(struct upool *p)
 {
     for (size_t i = 0; i < p->endpoint_count; i++) {
-        struct endpoint *ep = &p->endpoints[i];
+        struct endpoint *ep = p->endpoints[i];
         if (!ep->resolved && ep->job == NULL)
             on_resolve_due(ep);
     }

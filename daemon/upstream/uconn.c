@@ -134,6 +134,13 @@ leave_address(struct uconn *uc)
     uaddr_unref(&uc->addr);
 }
 
+void
+uconn_abandon(struct uconn *uc)
+{
+    leave_address(uc);
+    uconn_destroy(uc, M_CLOSE_ERROR);
+}
+
 /* Gives the whole attempt up. */
 static void LOOP_ONLY
 dial_give_up(struct uconn *uc)
@@ -507,11 +514,11 @@ uconn_release(struct uconn *uc, const struct uconn_end *end)
     }
     int64_t age_left_us = mono_diff_us(uc->retire_at, now);
     if (age_left_us <= 0 || end->max_left == 0 || uc->addr->gone || uc->retiring || p->stopping ||
-        (p->draining && waitq_count(&p->q) == 0)) {
+        upool_is_over(p) || (p->draining && waitq_count(&p->q) == 0)) {
         uconn_destroy(uc, age_left_us <= 0             ? M_CLOSE_AGE
                           : end->max_left == 0         ? M_CLOSE_MAX
                           : p->stopping || p->draining ? M_CLOSE_SHUTDOWN
-                          : uc->retiring               ? M_CLOSE_RECONNECT
+                          : uc->retiring               ? uc->retire_as
                                                        : M_CLOSE_SURPLUS);
         return;
     }
@@ -521,6 +528,21 @@ uconn_release(struct uconn *uc, const struct uconn_end *end)
         upool_kick(p);
     else if (UNLIKELY(conn_readable(&uc->conn)))
         idle_step(uc); /* something came behind the response's end */
+}
+
+void
+uconn_new_limits(struct uconn *uc, int64_t older)
+{
+    struct upool *p = uc->pool;
+    uc->retire_at = mono_add_us(uc->retire_at, older);
+    if (uc->state != UCONN_IDLE)
+        return;
+    /* What the server allows is in the deadline already: it only comes closer. */
+    struct mono idle_end = mono_add_us(uc->idle_since, p->cfg->idle_timeout);
+    int64_t due = uc->timer.due_us;
+    due = idle_end.us < due ? idle_end.us : due;
+    due = uc->retire_at.us < due ? uc->retire_at.us : due;
+    timer_arm(&uc->timer, (struct mono){due});
 }
 
 void

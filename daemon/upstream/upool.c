@@ -78,7 +78,8 @@ upool_goto(struct uconn *uc, enum uconn_state to)
         break;
     case UCONN_CLOSED: break;
     }
-    CHECK(upool_total(p) <= (size_t)p->cfg->pool_size);
+    bool opens = to == UCONN_CONNECTING || to == UCONN_PROBING;
+    CHECK(!opens || upool_total(p) <= (size_t)p->cfg->pool_size); /* more only by a reload */
     int64_t total = (int64_t)upool_total(p);
     if (total > metric_get(M_POOL_PEAK))
         metric_set(M_POOL_PEAK, total);
@@ -208,6 +209,29 @@ connect_more(struct upool *p)
     }
 }
 
+static bool
+waits_for_gone(void *arg, const struct waiter *w)
+{
+    (void)arg;
+    const struct upool_waiter *uw = waiter_const(w);
+    return uw->pin != NULL && uw->pin->gone;
+}
+
+/* Their server was taken from the configuration, or from its name. */
+static void LOOP_ONLY
+fail_pinned_to_gone(struct upool *p)
+{
+    struct waiter *w;
+    p->addresses_left = false;
+    for (size_t n = waitq_count(&p->q); n > 0; n--) {
+        w = waitq_pop(&p->q, waits_for_gone, NULL);
+        if (w == NULL)
+            return;
+        struct upool_waiter *uw = waiter_of(w);
+        uw->failed(uw->arg, ERR_SESSION_GONE, "its server is no longer one of ours");
+    }
+}
+
 static void
 on_serve(void *arg)
 {
@@ -215,6 +239,9 @@ on_serve(void *arg)
     struct upool *p = arg;
     if (p->stopping)
         return;
+    upool_trim(p);
+    if (p->addresses_left)
+        fail_pinned_to_gone(p);
     if (!p->paused) {
         while (waitq_count(&p->q) > 0 && grant_one(p))
             ;
@@ -282,26 +309,6 @@ upool_cancel(struct upool_waiter *w)
     waitq_remove(&w->w);
 }
 
-static bool LOOP_ONLY
-open_tls(struct upool *p, char *why, size_t why_len)
-{
-    const struct config_upstream *cfg = p->cfg;
-    for (size_t i = 0; i < p->endpoint_count; i++) {
-        if (!p->endpoints[i].url.tls || p->tls != NULL)
-            continue;
-        struct tls_options o = {.verify = cfg->tls_verify,
-            .ca_file = cfg->tls_ca_file,
-            .ca_dir = cfg->tls_ca_dir,
-            .cert_file = cfg->tls_cert_file,
-            .key_file = cfg->tls_key_file,
-            .min_tls13 = cfg->tls_min_version == TLS_VERSION_1_3};
-        p->tls = tls_ctx_new(&o, why, why_len);
-        if (p->tls == NULL)
-            return false;
-    }
-    return true;
-}
-
 static void
 on_serve_due(void *arg)
 {
@@ -318,28 +325,25 @@ upool_new(struct loop *l, struct resolver *r, const struct config_upstream *cfg,
         snprintf(why, why_len, "out of memory");
         return NULL;
     }
-    *p = (struct upool){.loop = l, .resolver = r, .cfg = cfg, .stall_us = stall_us};
+    *p = (struct upool){.loop = l, .resolver = r, .cfg = cfg};
     list_init(&p->connecting);
     list_init(&p->idle);
     list_init(&p->active);
     list_init(&p->closing);
     waitq_init(&p->q);
     timer_init(&p->serve_timer, l, on_serve_due, p);
-    p->endpoints = mem_zalloc(cfg->url.count * sizeof *p->endpoints);
-    if (p->endpoints == NULL || !timer_reserve(&p->serve_timer)) {
+    struct upool_plan *plan = NULL;
+    if (!timer_reserve(&p->serve_timer)) {
         snprintf(why, why_len, "out of memory");
         goto fail;
     }
-    for (size_t i = 0; i < cfg->url.count; i++) {
-        p->endpoint_count++;
-        if (!endpoint_init(&p->endpoints[i], p, cfg->url.item[i], why, why_len))
-            goto fail;
-    }
-    if (!open_tls(p, why, why_len))
+    plan = upool_plan_new(cfg, why, why_len);
+    if (plan == NULL || !upool_stage(p, plan, why, why_len))
         goto fail;
-    metric_set(M_POOL_SIZE, cfg->pool_size);
+    (void)upool_commit(p, &plan, stall_us);
     return p;
 fail:
+    upool_plan_free(&plan);
     upool_free(&p);
     return NULL;
 }
@@ -349,7 +353,7 @@ upool_start(struct upool *p)
 {
     p->started = true;
     for (size_t i = 0; i < p->endpoint_count; i++)
-        endpoint_start(&p->endpoints[i]);
+        endpoint_start(p->endpoints[i]);
     upool_kick(p);
 }
 
@@ -362,15 +366,45 @@ upool_pause(struct upool *p, bool pause)
 }
 
 void
+upool_retire(struct uconn *uc, enum metric_id reason)
+{
+    switch (uc->state) {
+    case UCONN_CONNECTING:
+    case UCONN_PROBING: uconn_abandon(uc); break;
+    case UCONN_IDLE: uconn_destroy(uc, reason); break;
+    case UCONN_ACTIVE:
+        uc->retiring = true;
+        uc->retire_as = reason;
+        break;
+    case UCONN_CLOSING:
+    case UCONN_CLOSED: break;
+    }
+}
+
+bool
+upool_is_over(const struct upool *p)
+{
+    return upool_total(p) - p->closing_count > (size_t)p->cfg->pool_size;
+}
+
+void
+upool_trim(struct upool *p)
+{
+    struct list *node;
+    while (upool_is_over(p) && (node = list_last(&p->idle)) != NULL)
+        uconn_destroy(CONTAINER_OF(node, struct uconn, link), M_CLOSE_SURPLUS);
+}
+
+void
 upool_reconnect(struct upool *p, size_t *idle, size_t *active)
 {
     struct list *node;
     *idle = p->idle_count;
     *active = p->active_count;
     LIST_EACH (at, &p->active)
-        CONTAINER_OF(at, struct uconn, link)->retiring = true;
+        upool_retire(CONTAINER_OF(at, struct uconn, link), M_CLOSE_RECONNECT);
     while ((node = list_first(&p->idle)) != NULL)
-        uconn_destroy(CONTAINER_OF(node, struct uconn, link), M_CLOSE_RECONNECT);
+        upool_retire(CONTAINER_OF(node, struct uconn, link), M_CLOSE_RECONNECT);
 }
 
 void
@@ -403,7 +437,7 @@ upool_free(struct upool **pp)
         mem_free(uc);
     }
     for (size_t i = 0; i < p->endpoint_count; i++)
-        endpoint_fini(&p->endpoints[i]);
+        endpoint_retire(&p->endpoints[i]);
     waitq_fini(&p->q);
     timer_fini(&p->serve_timer);
     tls_ctx_unref(&p->tls);

@@ -41,10 +41,27 @@ struct upool_waiter { /* embed; zero, then fill the four below */
     struct mono since;
 };
 
-/* cfg is borrowed and outlives the pool. NULL: why says what is wrong (URL, certificate file, ...).
- */
+/* cfg is borrowed until upool_commit() brings another. NULL: why says what is wrong (URL,
+ * certificate file, ...). */
 MUST_USE struct upool *upool_new(struct loop *l, struct resolver *r,
     const struct config_upstream *cfg, int64_t stall_us, char *why, size_t why_len) LOOP_ONLY;
+/*
+ * Another configuration, in three steps, of which the last cannot fail. Connections to servers and
+ * with certificates that are no longer in force retire: idle ones now, leased ones when their
+ * request is done. Counters and what is known of addresses that stay survive.
+ */
+struct upool_plan;
+/* Reads the files that cfg names, so it may block. cfg is borrowed. NULL: why. */
+MUST_USE struct upool_plan *upool_plan_new(
+    const struct config_upstream *cfg, char *why, size_t why_len) ANY_THREAD;
+/* Loop only once it was staged. */
+void upool_plan_free(struct upool_plan **pp) ANY_THREAD;
+/* Makes ready all else that commit needs. Nothing has changed yet. */
+MUST_USE bool upool_stage(struct upool *p, struct upool_plan *plan, char *why, size_t why_len)
+    LOOP_ONLY;
+/* Takes *pp, and borrows its cfg from now on. Were the TLS files others than before? */
+bool upool_commit(struct upool *p, struct upool_plan **pp, int64_t stall_us) LOOP_ONLY;
+
 /* Begins to resolve names and to keep min_idle connections warm. */
 void upool_start(struct upool *p) LOOP_ONLY;
 /* Closes idle connections and opens none ahead of need any more; waiters are still served. */

@@ -12,6 +12,8 @@
 
 struct endpoint {
     struct upool *pool;
+    int refs; /* the pool's own, and each address that it ever had and somebody still holds */
+    bool started;
     struct config_url url;
     char authority[280]; /* host:port for the Host field */
     char server_name[256];
@@ -24,7 +26,7 @@ struct endpoint {
 enum uaddr_state { UADDR_UP, UADDR_EJECTED };
 
 struct uaddr {
-    struct endpoint *ep;
+    struct endpoint *ep; /* counted */
     struct addr addr;
     char text[ADDR_TEXT_MAX];
     unsigned index; /* bit in uconn.tried */
@@ -75,7 +77,8 @@ struct uconn {
     struct mono dial_start, dial_deadline, retire_at, idle_since;
     bool last_pass; /* every address had its short try: slow ones get the time that is left */
     bool tcp_done, tls_done, probe, patient, reset;
-    bool retiring; /* closed instead of going back: upool_reconnect() */
+    bool retiring; /* closed instead of going back, counted as this: */
+    enum metric_id retire_as;
     char why[WHY_MAX];
 };
 
@@ -84,8 +87,9 @@ struct upool {
     struct resolver *resolver;
     const struct config_upstream *cfg;
     int64_t stall_us;
-    struct tls_ctx *tls; /* NULL: no https URL */
-    struct endpoint *endpoints;
+    struct tls_ctx *tls;         /* NULL: no https URL */
+    uint64_t tls_print;          /* of what tls was made from */
+    struct endpoint **endpoints; /* counted */
     size_t endpoint_count;
     struct uaddr *addrs[UPOOL_MAX_ADDRS];          /* by index; NULL: free */
     struct list connecting, idle, active, closing; /* idle: most recently used first */
@@ -96,6 +100,7 @@ struct upool {
     struct timer serve_timer; /* what cannot be done now is tried again then */
     uint64_t next_id;
     bool started, draining, stopping, paused;
+    bool addresses_left; /* some were dropped: waiters may be pinned to them */
 };
 
 static inline size_t
@@ -112,6 +117,12 @@ void upool_dial_failed(struct upool *p, const struct uaddr *pin, const char *why
 void upool_close_idle_of(struct upool *p, const struct uaddr *a, struct mono idle_before,
     enum metric_id reason) LOOP_ONLY;
 
+/* Closed now if it is idle or still connecting, else when its request is done. */
+void upool_retire(struct uconn *uc, enum metric_id reason) LOOP_ONLY;
+/* More than pool_size, by a reload: what is idle is closed. */
+void upool_trim(struct upool *p) LOOP_ONLY;
+bool upool_is_over(const struct upool *p) LOOP_ONLY;
+
 /* Is there room under the cap, and under connect_concurrency? */
 bool upool_may_dial(const struct upool *p) LOOP_ONLY;
 
@@ -123,12 +134,22 @@ MUST_USE bool uconn_dial(struct upool *p, struct uaddr *pin, bool probe) LOOP_ON
 /* The end of a connection in any state. If the server does not know yet, its slot stays taken until
  * it does, or for a short grace: it would count one more connection than the cap else. */
 void uconn_destroy(struct uconn *uc, enum metric_id reason) LOOP_ONLY;
+/* Gives up an attempt to connect, without a word about its address. */
+void uconn_abandon(struct uconn *uc) LOOP_ONLY;
+/* idle_timeout, keepalive_margin or max_age have changed; `older` us were added to max_age. */
+void uconn_new_limits(struct uconn *uc, int64_t older) LOOP_ONLY;
 
 /* endpoint.c */
-MUST_USE bool endpoint_init(
-    struct endpoint *ep, struct upool *p, const char *url, char *why, size_t why_len) LOOP_ONLY;
+/* NULL: why says what is wrong with the URL, or that there is no memory. */
+MUST_USE struct endpoint *endpoint_new(struct upool *p, const char *url, char *why, size_t why_len)
+    LOOP_ONLY;
 void endpoint_start(struct endpoint *ep) LOOP_ONLY;
-void endpoint_fini(struct endpoint *ep) LOOP_ONLY;
+/* Its addresses are gone; it lives until nobody holds one of them. Nulls *epp. */
+void endpoint_retire(struct endpoint **epp) LOOP_ONLY;
+/* Name for SNI and verification by this configuration; does it differ from the one before? */
+bool endpoint_set_server_name(struct endpoint *ep, const struct config_upstream *cfg) LOOP_ONLY;
+/* resolve_interval has changed. */
+void endpoint_new_interval(struct endpoint *ep) LOOP_ONLY;
 /* The best address whose bit is not in `tried`; ejected ones only when allowed. */
 struct uaddr *uaddr_pick(const struct upool *p, uint64_t tried, bool ejected_too) LOOP_ONLY;
 bool uaddr_any_up(const struct upool *p) LOOP_ONLY;

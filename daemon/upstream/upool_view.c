@@ -71,7 +71,7 @@ void
 upool_each_addr(const struct upool *p, upool_addr_fn fn, void *arg)
 {
     for (size_t i = 0; i < p->endpoint_count; i++) {
-        const struct endpoint *ep = &p->endpoints[i];
+        const struct endpoint *ep = p->endpoints[i];
         bool any = false;
         for (size_t k = 0; k < p->addr_end; k++) {
             if (p->addrs[k] == NULL || p->addrs[k]->ep != ep)

@@ -23,13 +23,14 @@ RANK = {
     "upstream": 4,
     "proxy": 5,
     "admin": 6,
-    "main": 7,
+    "reload": 7,
+    "main": 8,
 }
 # Rule zero: clickhouse says what a parsed HTTP request means and which codec it asks for, so it
 # reads the types of http and codec. The reverse stays forbidden.
 SIDEWAYS = {("clickhouse", "http"), ("clickhouse", "codec")}
 SANS_IO = ("http", "codec", "clickhouse", "config")
-LOOP_LAYERS = ("rt", "net", "upstream", "proxy", "admin")
+LOOP_LAYERS = ("rt", "net", "upstream", "proxy", "admin", "reload")
 SKIP = 77
 
 INCLUDE = re.compile(r'^\s*#\s*include\s+(["<])([^">]+)[">]')

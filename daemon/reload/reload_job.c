@@ -1,0 +1,58 @@
+#include "reload/reload_job.h"
+
+/* not on the loop: the thread that prepares a reload */
+
+static void
+run(struct aside_job *aside)
+{
+    thr_check_worker();
+    struct reload_job *job = CONTAINER_OF(aside, struct reload_job, aside);
+    char why[512];
+    job->next = settings_load(job->settings, job->now, &job->changes, &job->errors);
+    if (job->next == NULL)
+        return;
+    job->plan = upool_plan_new(&job->next->upstream[0], why, sizeof why);
+    if (job->plan == NULL)
+        buf_addf(&job->errors, "%s\n", why);
+    job->ok = job->plan != NULL;
+}
+
+static void
+drop(struct aside_job *aside)
+{
+    struct reload_job *job = CONTAINER_OF(aside, struct reload_job, aside);
+    reload_job_free(&job);
+}
+
+struct reload_job *
+reload_job_new(
+    const struct settings *settings, const struct config *now, aside_fn done, void *reload)
+{
+    struct reload_job *job = mem_zalloc(sizeof *job);
+    if (job == NULL)
+        return NULL;
+    OBJ_INIT(job, RELOAD_JOB_MAGIC);
+    job->aside = (struct aside_job){.run = run, .done = done, .drop = drop};
+    job->reload = reload;
+    job->settings = settings;
+    job->now = now;
+    buf_init(&job->errors, 1 << 20);
+    return job;
+}
+
+void
+reload_job_free(struct reload_job **jp)
+{
+    struct reload_job *job = *jp;
+    if (job == NULL)
+        return;
+    *jp = NULL;
+    OBJ_CHECK(job, RELOAD_JOB_MAGIC);
+    upool_plan_free(&job->plan);
+    config_changes_fini(&job->changes);
+    config_free(&job->next);
+    config_free(&job->orphan);
+    buf_fini(&job->errors);
+    OBJ_POISON(job);
+    mem_free(job);
+}

@@ -1,0 +1,382 @@
+"""y: another configuration without a restart: whole or not at all, and nobody notices."""
+import json
+import os
+import re
+import shutil
+import signal
+import threading
+
+import pytest
+
+from helpers import Background, OK, chmux_error, parallel, q
+from rig import http1
+from rig.systemd import Manager
+from rig.wait import wait_until
+
+pytestmark = pytest.mark.san
+OK_TOTAL = 'chmux_reloads_total{result="ok"}'
+FAILED_TOTAL = 'chmux_reloads_total{result="failed"}'
+
+
+class File:
+    """A configuration file that tests change: file["upstream", "pool_size"] = 3."""
+
+    def __init__(self, path, **options):
+        self.path, self.options = path, {}
+        self["admin", "address"] = f"unix:{path.parent}/admin.sock"
+        for k, v in options.items():
+            self.options[tuple(k.split("__", 1))] = v
+        self.write()
+
+    def __setitem__(self, at, value):
+        self.options[at] = value
+        self.write()
+
+    def __delitem__(self, at):
+        del self.options[at]
+        self.write()
+
+    def write(self):
+        lines = []
+        for section in dict.fromkeys(s for s, _ in self.options):
+            lines.append(f"[{section}]")
+            lines += [f"{k} = {v}" for (s, k), v in self.options.items() if s == section]
+        fresh = self.path.with_suffix(".new")
+        fresh.write_text("\n".join(lines) + "\n")
+        os.rename(fresh, self.path)  # as editors and configuration management do
+
+
+@pytest.fixture
+def reloading(tmp_path, chmuxd):
+    """reloading(url, **options): a chmuxd that reads its options from a file, and the file."""
+
+    def make(url, listen=("127.0.0.1:0",), **options):
+        file = File(tmp_path / "chmux.conf", upstream__url=url, **options)
+        c = chmuxd(listen=listen, admin=None, config=file.path, wait=False)
+        c.wants_admin = True
+        c.wait_started()
+        return c, file
+
+    return make
+
+
+def reload(c, status=200):
+    r = http1.ask(c.admin_addr, "POST", "/api/v1/reload", host="127.0.0.1")
+    assert r.status == status and r.complete, r
+    return json.loads(r.body)
+
+
+def show(c, what):
+    r = http1.ask(c.admin_addr, "GET", f"/api/v1/{what}", host="127.0.0.1")
+    assert r.status == 200 and r.complete, r
+    return json.loads(r.body)
+
+
+def again(client, target):
+    """One more request on this connection."""
+    client.send(http1.request("GET", target))
+    return client.response()
+
+
+def option(c, section, key):
+    return next(o["value"] for o in show(c, "config")["config"] if (o["section"], o["key"]) == (section, key))
+
+
+def change(before, after, section, key):
+    return {"section": section, "key": key, "before": before, "after": after}
+
+
+def test_a_reload_says_what_changed(reloading, fake):
+    c, file = reloading(fake().url)
+    assert reload(c) == {"changed": [], "restart_needed": [], "warnings": [], "ok": True, "message": "reloaded: 0 options changed"}
+    file["upstream", "pool_size"] = 3
+    file["chmux", "workers"] = 2
+    told = reload(c)
+    assert told["changed"] == [change("16", "3", "upstream", "pool_size")]
+    assert told["restart_needed"] == [change("auto", "2", "chmux", "workers")]
+    assert told["message"] == "reloaded: 1 option changed; some changes need a restart"
+    # What only a restart changes is shown as it is, and told again as long as it waits.
+    assert option(c, "chmux", "workers") == "auto" and option(c, "upstream", "pool_size") == "3"
+    assert reload(c)["restart_needed"] == told["restart_needed"]
+    status = show(c, "status")["reload"]
+    assert (status["succeeded"], status["failed"], status["restart_needed"]) == (3, 0, 1) and status["last"]["ok"]
+    assert c.metric(OK_TOTAL) == 3 and c.metric("chmux_reload_last_success") == 1
+    wait_until(lambda: re.search("option_changed section=upstream key=pool_size before=16 after=3", c.stderr), 5, c.stderr)
+
+
+def test_a_signal_reloads(reloading, fake):
+    c, file = reloading(fake().url)
+    file["upstream", "queue_size"] = 7
+    c.signal(signal.SIGHUP)
+    c.wait_metric(OK_TOTAL, 1)
+    assert option(c, "upstream", "queue_size") == "7"
+
+
+@pytest.mark.parametrize("spoil,why", [
+    (lambda f: f.__setitem__(("upstream", "pool_size"), 0), "too small"),
+    (lambda f: f.__setitem__(("upstream", "poolsize"), 1), "did you mean pool_size"),
+    (lambda f: f.__setitem__(("upstream", "url"), "https://localhost:1\ntls_ca_file = /nowhere.pem"), "/nowhere.pem: No such file"),
+    (lambda f: f.__setitem__(("upstream", "url"), f"https://localhost:1\ntls_ca_file = {f.path}"), "not PEM"),
+    (lambda f: f.path.unlink(), "No such file"),
+], ids=["value", "key", "no-ca", "bad-ca", "no-file"])
+def test_a_bad_reload_changes_nothing(reloading, fake, spoil, why):
+    c, file = reloading(fake().url)
+    before = show(c, "config")
+    file["upstream", "queue_size"] = 7
+    spoil(file)
+    told = reload(c, 422)
+    assert told["error"] == "reload" and any(why in line for line in told["errors"]), told
+    assert show(c, "config") == before
+    status = show(c, "status")["reload"]
+    assert (status["succeeded"], status["failed"]) == (0, 1) and not status["last"]["ok"]
+    assert c.metric(FAILED_TOTAL) == 1 and c.metric("chmux_reload_last_success") == 0
+    assert c.ask("GET", q("SELECT 1")).status == 200
+    assert "reload_failed" in c.stderr
+
+
+# ---- each option that can be reloaded takes effect
+def holding(gate_, conn):
+    """A script: answers one request after another, each once the gate is open."""
+    while (got := conn.request()) is not None:
+        gate_.wait(60)
+        conn.send(OK)
+
+
+@pytest.fixture
+def held(fake, gate):
+    g = gate()
+    up = fake(lambda conn: holding(g, conn))
+    up.gate = g
+    return up
+
+
+def test_pool_and_queue_sizes(reloading, held):
+    c, file = reloading(held.url, upstream__pool_size=4, upstream__queue_size=0)
+    running = [Background(lambda: c.ask("GET", q("SELECT 1"))) for _ in range(4)]
+    c.wait_metric('chmux_upstream_connections{state="active"}', 4)
+    file["upstream", "pool_size"] = 2
+    reload(c)
+    assert c.metric("chmux_upstream_pool_size") == 2
+    chmux_error(c.ask("GET", q("SELECT 2")), "queue_full", 503)  # what runs over the cap is no room
+    file["upstream", "queue_size"] = 5
+    reload(c)
+    late = Background(lambda: c.ask("GET", q("SELECT 3")))
+    c.wait_metric("chmux_queue_waiting", 1)
+    held.gate.set()
+    assert [b.result().status for b in [*running, late]] == [200] * 5
+    wait_until(lambda: sum(c.metric(f'chmux_upstream_connections{{state="{s}"}}') for s in ("active", "idle", "connecting", "closing")) <= 2, 10, "the cap")
+    held.gate.clear()
+    file["upstream", "pool_size"] = 6
+    reload(c)
+    running = [Background(lambda: c.ask("GET", q("SELECT 1"))) for _ in range(6)]
+    c.wait_metric('chmux_upstream_connections{state="active"}', 6)
+    held.gate.set()
+    assert [b.result().status for b in running] == [200] * 6
+
+
+def test_another_server_and_nothing_is_cut(reloading, held, fake):
+    c, file = reloading(held.url)
+    running = Background(lambda: c.ask("GET", q("SELECT 1")))
+    c.wait_metric('chmux_upstream_connections{state="active"}', 1)
+    other = fake()
+    with c.client() as kept:
+        assert [e["host"] for e in show(c, "endpoints")["endpoints"]] == ["127.0.0.1"]
+        file["upstream", "url"] = other.url
+        assert reload(c)["changed"] == [change(held.url, other.url, "upstream", "url")]
+        assert [e["port"] for e in show(c, "endpoints")["endpoints"]] == [other.addr[1]]
+        for _ in range(3):
+            assert again(kept, q("SELECT 2")).status == 200
+    assert len(other.heads) == 3 and len(held.heads) == 1
+    held.gate.set()
+    assert running.result().status == 200
+    c.wait_metric('chmux_upstream_connections{state="active"}', 0)
+    assert {x["address"] for x in show(c, "pool")["connections"]} == {"%s:%d" % tuple(other.addr)}
+    # Back again, with both: what was idle there stays.
+    file["upstream", "url"] = f"{other.url}, {held.url}"
+    reload(c)
+    assert len(show(c, "endpoints")["endpoints"]) == 2
+    assert c.metric("chmux_requests_total") == 4  # counters survive
+
+
+def test_who_waits_for_a_server_that_goes_waits_for_the_next(reloading, fake):
+    dead = fake()
+    dead.stop()
+    c, file = reloading(dead.url, upstream__queue_timeout="60s")
+    assert http1.ask(c.admin_addr, "POST", "/api/v1/pause", host="127.0.0.1").status == 200
+    waiting = [Background(lambda: c.ask("GET", q("SELECT 1"))) for _ in range(3)]
+    c.wait_metric("chmux_queue_waiting", 3)
+    file["upstream", "url"] = fake().url.replace("127.0.0.1", "localhost")
+    reload(c)
+    assert http1.ask(c.admin_addr, "POST", "/api/v1/resume", host="127.0.0.1").status == 200
+    assert [b.result().status for b in waiting] == [200] * 3
+
+
+def test_limits_and_times(reloading, held):
+    c, file = reloading(held.url)
+    with c.client() as kept:
+        file["chmux", "max_clients"] = 1
+        file["chmux", "memory_limit"] = "300m"
+        file["chmux", "idle_timeout"] = "77s"
+        file["upstream", "queue_timeout"] = "50ms"
+        file["upstream", "pool_size"] = 1
+        file["upstream", "on_disconnect"] = "close"
+        assert len(reload(c)["changed"]) == 6
+        held.gate.set()
+        assert again(kept, q("SELECT 1")).header("Keep-Alive") == "timeout=77"
+        chmux_error(c.ask("GET", q("SELECT 1")), "max_clients", 503)
+        assert c.metric("chmux_memory_limit_bytes") == 300 << 20
+        file["chmux", "max_clients"] = 10
+        reload(c)
+        held.gate.clear()
+        running = Background(lambda: again(kept, q("SELECT 1")))
+        c.wait_metric('chmux_upstream_connections{state="active"}', 1)
+        chmux_error(c.ask("GET", q("SELECT 1")), "queue_timeout", 503)
+        held.gate.set()
+        assert running.result().status == 200
+
+
+def test_idle_connections_obey_the_new_limits_at_once(reloading, fake):
+    c, file = reloading(fake().url)
+    assert c.ask("GET", q("SELECT 1")).status == 200
+    file["upstream", "idle_timeout"] = "100ms"
+    reload(c)
+    c.wait_metric('chmux_upstream_closes_total{reason="idle_timeout"}', 1)
+    file["upstream", "idle_timeout"] = "60s"
+    file["upstream", "max_age"] = "1s"
+    reload(c)
+    assert c.ask("GET", q("SELECT 1")).status == 200
+    c.wait_metric('chmux_upstream_closes_total{reason="max_age"}', 1)
+    file["upstream", "min_idle"] = 2
+    reload(c)
+    c.wait_metric('chmux_upstream_connections{state="idle"}', 2)
+
+
+def test_log_options(reloading, fake):
+    c, file = reloading(fake().url)
+    file["log", "access"] = "yes"
+    file["log", "format"] = "json"
+    reload(c)
+    assert c.ask("GET", q("SELECT 1")).status == 200
+    wait_until(lambda: any('"event":"access"' in line for line in c.stderr_lines), 5, c.stderr)
+    file["log", "level"] = "debug"
+    reload(c)
+    assert show(c, "status")["log_level"] == "debug"
+    assert http1.ask(c.admin_addr, "POST", "/api/v1/reconnect", host="127.0.0.1").status == 200
+    wait_until(lambda: any('"level":"debug"' in line for line in c.stderr_lines), 5, c.stderr)
+
+
+def test_compression_options(reloading, fake):
+    c, file = reloading(fake().url)
+    assert c.ask("POST", q("INSERT INTO t FORMAT TSV"), body=b"1\n" * 2000).status == 200
+    file["upstream", "request_compression"] = "gzip"
+    reload(c)
+    assert c.ask("POST", q("INSERT INTO t FORMAT TSV"), body=b"1\n" * 2000).status == 200
+    assert c.metric('chmux_recoded_total{direction="request"}') == 1
+
+
+def test_access_over_tcp(reloading, fake):
+    c, file = reloading(fake().url, admin__address="127.0.0.1:0")
+    assert c.admin("/api/v1/status").status == 403
+    file["admin", "tcp_access"] = "read"
+    c.signal(signal.SIGHUP)
+    c.wait_metric(OK_TOTAL, 1)
+    assert show(c, "status")["state"] == "serving"
+
+
+# ---- TLS
+def test_certificates_are_read_again(reloading, ch26, pki, terminator, tmp_path):
+    ca = tmp_path / "ca.pem"
+    shutil.copy(pki.ca, ca)
+    t = terminator(pki.good, ch26.addr)
+    c, file = reloading(t.url, upstream__tls_ca_file=ca)
+    assert c.sql("SELECT 1") == "1\n"
+    assert reload(c)["message"] == "reloaded: 0 options changed"
+    assert c.sql("SELECT 1") == "1\n"
+    assert c.metric('chmux_upstream_closes_total{reason="reload"}') == 0  # nothing is new
+    shutil.copy(pki.other_ca, ca)
+    assert reload(c)["message"] == "reloaded: 0 options changed, certificates read anew"
+    assert c.metric('chmux_upstream_closes_total{reason="reload"}') == 1
+    chmux_error(c.ask("GET", q("SELECT 1")), "upstream_connect", 503)
+    ca.write_text("no certificate")
+    assert "not PEM" in reload(c, 422)["message"]
+    shutil.copy(pki.ca, ca)
+    reload(c)
+    assert c.sql("SELECT 1") == "1\n"
+
+
+def test_from_plain_to_tls_and_back(reloading, ch26, pki, terminator):
+    t = terminator(pki.good, ch26.addr)
+    c, file = reloading(ch26.url, upstream__tls_ca_file=pki.ca)
+    for url in (t.url, ch26.url, t.url):
+        file["upstream", "url"] = url
+        assert reload(c)["changed"]
+        assert c.sql("SELECT 1") == "1\n"
+
+
+# ---- under load
+def test_fifty_reloads_under_load(reloading, fake):
+    """64 clients, and every reload moves them: another cap, another server, other times."""
+    a, b = fake(), fake()
+    c, file = reloading(a.url)
+    stop = threading.Event()
+
+    def client(_):
+        n = 0
+        with c.client() as kept:
+            while not stop.is_set():
+                r = again(kept, q("SELECT 1"))
+                assert r.status == 200 and r.complete, r
+                n += 1
+        return n
+
+    load = Background(lambda: parallel(64, client))
+    try:
+        c.wait_metric("chmux_requests_total", lambda v: v > 64)
+        for i in range(50):
+            file["upstream", "url"] = (a.url, f"{a.url}, {b.url}", b.url)[i % 3]
+            file["upstream", "pool_size"] = 1 + i % 16
+            file["upstream", "idle_timeout"] = f"{1 + i % 3}s"
+            reload(c)
+    finally:
+        stop.set()
+    assert sum(load.result()) == c.metric("chmux_requests_total")
+    assert c.metric(OK_TOTAL) == 50 and c.metric("chmux_refused_total") == 0
+
+
+# ---- who asks
+def test_those_who_ask_together_are_all_answered(reloading, fake):
+    c, file = reloading(fake().url)
+    file["upstream", "pool_size"] = 5
+    told = parallel(20, lambda _: reload(c))
+    assert all(t["ok"] for t in told) and option(c, "upstream", "pool_size") == "5"
+    assert 1 <= c.metric(OK_TOTAL) <= 20
+
+
+def test_no_reload_while_draining(reloading, held):
+    c, file = reloading(held.url)
+    running = Background(lambda: c.ask("GET", q("SELECT 1")))
+    c.wait_metric('chmux_upstream_connections{state="active"}', 1)
+    c.signal(signal.SIGTERM)
+    c.wait_metric("chmux_draining", 1)
+    assert reload(c, 409)["error"] == "draining"
+    c.signal(signal.SIGHUP)
+    c.wait_metric(FAILED_TOTAL, 1)
+    held.gate.set()
+    assert running.result().status == 200
+    assert c.wait_exit() == 0
+
+
+def test_the_service_manager_is_told(fake, tmp_path, cleanup):
+    m = cleanup.add(Manager(tmp_path))
+    file = File(tmp_path / "chmux.conf", upstream__url=fake().url)
+    c = m.start(None, listen=("127.0.0.1:0",), config=file.path)
+    m.wait_heard("READY")
+    c.signal(signal.SIGHUP)
+    m.wait_heard("READY", count=2)
+    told = m.heard("RELOADING")
+    assert len(told) == 1 and int(told[0].vars["MONOTONIC_USEC"]) > 0
+    file["upstream", "pool_size"] = 0
+    c.signal(signal.SIGHUP)
+    m.wait_heard("RELOADING", count=2)
+    m.wait_heard("READY", count=3)
+    m.stop()
