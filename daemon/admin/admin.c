@@ -1,6 +1,7 @@
 #include "admin/admin.h"
 
 #include <sys/socket.h>
+#include <time.h>
 #include <unistd.h>
 
 #include "admin/admin_impl.h"
@@ -117,6 +118,9 @@ admin_update_gauges(struct admin *a)
     metric_set(M_QUEUED, (int64_t)(st.waiting + proxy_sessions_waiting(a->px)));
     metric_set(M_MEMORY_USED, (int64_t)mem_used());
     metric_set(M_MEMORY_LIMIT, (int64_t)mem_limit());
+    metric_set(M_CODEC_MEMORY_LIMIT, (int64_t)mem_long_limit());
+    metric_set(M_CLIENTS_MAX, a->cfg->chmux.max_clients);
+    metric_set(M_ADMIN_CLIENTS, (int64_t)a->count);
     metric_set(M_LOG_DROPPED, (int64_t)log_dropped());
 }
 
@@ -127,6 +131,7 @@ answer_metrics(struct admin_client *c, bool head)
     admin_update_gauges(a);
     a->body.len = 0;
     metric_print(&a->body);
+    admin_print_process(&a->body, a->started_s);
     put_answer(&c->out, 200, "text/plain; version=0.0.4; charset=utf-8",
         str_n(a->body.p, a->body.len), head);
     c->out.failed |= !buf_ok(&a->body); /* better no answer than a part of one */
@@ -362,6 +367,7 @@ on_accept(void *arg, int fd, const struct addr *peer)
     struct admin *a = arg;
     struct admin_client *c = a->count < ADMIN_CLIENTS_MAX ? mem_zalloc(sizeof *c) : NULL;
     if (c == NULL) {
+        metric_inc(M_ADMIN_REFUSED);
         (void)send(fd, a->busy.p, a->busy.len, MSG_NOSIGNAL);
         close(fd);
         return;
@@ -461,6 +467,14 @@ admin_may_commit(const struct admin *a, const struct config *cfg, char *why, siz
     return true;
 }
 
+static int64_t
+wall_now_s(void)
+{
+    struct timespec ts;
+    clock_gettime(CLOCK_REALTIME, &ts);
+    return ts.tv_sec;
+}
+
 struct admin *
 admin_new(struct loop *l, const struct config *cfg, struct proxy *px, struct upool *pool,
     struct passed *passed, char *why, size_t why_len)
@@ -475,6 +489,7 @@ admin_new(struct loop *l, const struct config *cfg, struct proxy *px, struct upo
     a->px = px;
     a->pool = pool;
     a->started = loop_now(l);
+    a->started_s = wall_now_s();
     a->busy =
         STR("HTTP/1.1 503 Service Unavailable\r\nConnection: close\r\nContent-Length: 0\r\n\r\n");
     list_init(&a->clients);

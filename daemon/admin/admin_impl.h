@@ -1,8 +1,8 @@
 #ifndef CHMUX_ADMIN_ADMIN_IMPL_H
 #define CHMUX_ADMIN_ADMIN_IMPL_H
 /*
- * admin_impl: what admin.c (connections, answers), admin_show.c (what is shown) and admin_control.c
- * (commands) share, and nobody else.
+ * admin_impl: what admin.c (connections, answers), admin_show.c (what is shown), admin_control.c
+ * (commands) and admin_process.c (figures of the process) share, and nobody else.
  */
 #include "admin/admin.h"
 #include "admin/admin_route.h"
@@ -21,6 +21,7 @@ struct admin {
     struct http_req req; /* scratch */
     struct str busy;
     struct mono started;
+    int64_t started_s; /* the same, since 1970 */
     admin_stop_fn stop;
     void *stop_arg;
     admin_reload_fn reload;
@@ -30,6 +31,11 @@ struct admin {
      * somebody wants to know, and a probe that fails would have us restarted. */
     struct buf body, spare_in, spare_out;
 };
+
+/* Bytes of this process in memory, or -1. */
+int64_t admin_resident_bytes(void);
+/* What Prometheus asks of every process, and our version; in its text format. */
+void admin_print_process(struct buf *out, int64_t started_s);
 
 /* Gauges that are computed, not kept. */
 void admin_update_gauges(struct admin *a) LOOP_ONLY;

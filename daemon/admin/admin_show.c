@@ -2,7 +2,6 @@
  * admin_show: the answers to the GETs of the API. Every list has a limit, ends where the room for
  * the answer ends, and says "truncated" then.
  */
-#include <fcntl.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -197,32 +196,12 @@ put_histograms(struct jsonw *j)
     jsonw_end(j);
 }
 
-/* Pages of this process in memory, by the kernel: no disk is read. */
-static int64_t
-resident_bytes(void)
-{
-    char text[128];
-    uint64_t pages = 0;
-    int fd = open("/proc/self/statm", O_RDONLY | O_CLOEXEC);
-    ssize_t n = fd < 0 ? -1 : read(fd, text, sizeof text);
-    if (fd >= 0)
-        close(fd);
-    ssize_t first = n <= 0 ? -1 : str_find(str_n(text, (size_t)n), ' ');
-    if (first < 0)
-        return -1;
-    struct str rest = str_n(text + first + 1, (size_t)(n - first - 1));
-    ssize_t second = str_find(rest, ' ');
-    if (second < 0 || !str_to_u64(str_n(rest.p, (size_t)second), INT32_MAX, &pages))
-        return -1;
-    return (int64_t)pages * sysconf(_SC_PAGESIZE);
-}
-
 static void
 put_memory_numbers(struct jsonw *j)
 {
     jsonw_uint(j, "used_bytes", mem_used());
     jsonw_uint(j, "limit_bytes", mem_limit());
-    int64_t resident = resident_bytes();
+    int64_t resident = admin_resident_bytes();
     if (resident < 0)
         jsonw_null(j, "resident_bytes");
     else

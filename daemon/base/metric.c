@@ -54,6 +54,19 @@ print_seconds(struct buf *out, uint64_t us)
     buf_addf(out, "%" PRIu64 ".%06" PRIu64, us / 1000000, us % 1000000);
 }
 
+/* Counters of time are kept in microseconds and told in seconds, Prometheus' unit. */
+static void
+print_number(struct buf *out, const struct row *r, int64_t value)
+{
+    static const char suffix[] = "_seconds_total";
+    size_t len = strlen(r->name), end = sizeof suffix - 1;
+    if (len > end && strcmp(r->name + len - end, suffix) == 0)
+        print_seconds(out, (uint64_t)value);
+    else
+        buf_addf(out, "%" PRId64, value);
+    buf_str(out, STR("\n"));
+}
+
 static void
 print_histogram(struct buf *out, const struct row *r, const struct histogram *h)
 {
@@ -78,8 +91,8 @@ metric_print(struct buf *out)
         if (i == 0 || strcmp(r->name, rows[i - 1].name) != 0)
             print_head(out, r);
         bool labelled = r->labels[0] != '\0';
-        buf_addf(out, "%s%s%s%s %" PRId64 "\n", r->name, labelled ? "{" : "", r->labels,
-            labelled ? "}" : "", metric_values[i]);
+        buf_addf(out, "%s%s%s%s ", r->name, labelled ? "{" : "", r->labels, labelled ? "}" : "");
+        print_number(out, r, metric_values[i]);
     }
     for (size_t i = 0; i < HISTOGRAM_COUNT; i++)
         print_histogram(out, &histogram_rows[i], &metric_histograms[i]);

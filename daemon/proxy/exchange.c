@@ -399,6 +399,7 @@ ex_starve(struct exchange *ex)
     struct proxy *px = ex->px;
     if (list_linked(&ex->starved_link))
         return;
+    metric_inc(M_MEMORY_WAITS);
     list_push_back(&px->starved, &ex->starved_link);
     if (!timer_armed(&px->starved_timer))
         timer_arm_in(&px->starved_timer, 5000);

@@ -78,7 +78,7 @@ def test_metrics_are_valid_prometheus_text(chmuxd, fake):
             assert m.group(1) in families or families.get(base) == "histogram", line
             assert line.rpartition(" ")[0] not in samples, line
             samples.add(line.rpartition(" ")[0])
-    assert families and all(n.startswith("chmux_") for n in families)
+    assert families and all(n.startswith(("chmux_", "process_")) for n in families)
 
 
 def test_histograms_count_every_request(chmuxd, fake):

@@ -45,11 +45,13 @@ test_values_with_and_without_labels(void **state)
     metric_dec(M_CLIENTS);
     metric_add(M_DONE_OK, 41);
     metric_set(M_POOL_IDLE, -3);
+    metric_set(M_WORKER_BUSY_US, 1000042);
     T_EQ(metric_get(M_CLIENTS), 1);
     char *text = print();
     T_HAS(text, "\nchmux_clients 1\n");
     T_HAS(text, "\nchmux_exchanges_finished_total{result=\"complete\"} 41\n");
     T_HAS(text, "\nchmux_upstream_connections{state=\"idle\"} -3\n");
+    T_HAS(text, "\nchmux_worker_busy_seconds_total 1.000042\n");
     T_HAS(text, "\nchmux_bytes_total{side=\"client\",direction=\"in\"} 0\n");
     free(text);
 }
