@@ -277,8 +277,10 @@ proxy_take_clients(struct proxy *px, struct passed *passed)
         client_accept(px, NULL, fd, &peer);
         count++;
     }
-    if (count > 0)
-        LOG_I("clients_taken_over count=%zu", count);
+    if (count == 0)
+        return;
+    LOG_I("clients_taken_over count=%zu", count);
+    notify_forget(px->keeper, PASSED_CLIENT); /* or none of them would ever see us close */
 }
 
 void

@@ -27,12 +27,11 @@ MUST_USE bool proxy_listen(struct proxy *px, struct passed *passed, char *why, s
 void proxy_commit(struct proxy *px, const struct config *cfg) LOOP_ONLY;
 /* Begins to accept. */
 MUST_USE bool proxy_start(struct proxy *px) LOOP_ONLY;
-/* Takes over the clients that the process before us left with the service manager. After
- * proxy_start(). */
-void proxy_take_clients(struct proxy *px, struct passed *passed) LOOP_ONLY;
 /* Idle clients are to be left with it at drain, as far as it keeps them. Borrowed until px is gone.
  */
 void proxy_set_keeper(struct proxy *px, struct notify *keeper) LOOP_ONLY;
+/* Takes over the clients that the process before us left with the keeper. After proxy_start(). */
+void proxy_take_clients(struct proxy *px, struct passed *passed) LOOP_ONLY;
 /* The bound addresses, for the start-up lines: i-th, or NULL. */
 const char *proxy_address(const struct proxy *px, size_t i, const char **name) LOOP_ONLY;
 /* Drain: answers say Connection: close from now on; listeners close after drain_min, idle clients

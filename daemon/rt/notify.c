@@ -94,6 +94,8 @@ compose(const struct notify *n, char out[MESSAGE_MAX])
         PUT("STATUS=%s\n", n->status);
     if (n->watchdog_untold)
         PUT("WATCHDOG=1\n");
+    if (n->forget != NULL)
+        PUT("FDSTOREREMOVE=1\nFDNAME=%s\n", n->forget);
 #undef PUT
     return len;
 }
@@ -121,6 +123,7 @@ flush(struct notify *n)
     n->failing = false;
     n->reload_untold = n->state_untold = n->status_untold = n->watchdog_untold = false;
     n->extend_us = 0;
+    n->forget = NULL;
     timer_disarm(&n->retry);
 }
 
@@ -222,6 +225,8 @@ notify_keep(struct notify *n, int fd, const char *name)
     } control = {0};
     if (notify_keep_max(n) == 0)
         return NOTIFY_NEVER;
+    if (n->forget != NULL)
+        return NOTIFY_LATER; /* or it would be forgotten as well */
     int len = snprintf(text, sizeof text, "FDSTORE=1\nFDNAME=%s\n", name);
     CHECK(len > 0 && (size_t)len < sizeof text);
     struct iovec iov = {.iov_base = text, .iov_len = (size_t)len};
@@ -241,6 +246,14 @@ notify_keep(struct notify *n, int fd, const char *name)
     if (sendmsg(n->fd, &msg, MSG_NOSIGNAL) >= 0)
         return NOTIFY_KEPT;
     return errno == EAGAIN || errno == EINTR ? NOTIFY_LATER : NOTIFY_NEVER;
+}
+
+void
+notify_forget(struct notify *n, const char *name)
+{
+    CHECK(n->forget == NULL);
+    n->forget = name;
+    flush(n);
 }
 
 void

@@ -12,9 +12,10 @@
  *            silent, and the manager ends and restarts us. It begins with notify_start(), so a slow
  *            boot is covered by the manager's start timeout instead.
  * Keeping    The manager can hold descriptors for the next process of the service (its store, see
- *            FDSTORE in sd_notify(3)). Only if FDSTORE in our environment says how many: systemd
- * 254 sets that, the unit does for older ones. Ownership  embedded; notify_fini() closes the
- * socket. Threads    Loop only; notify_env_take() at boot, before there are other threads.
+ *            FDSTORE in sd_notify(3)). Only if FDSTORE in our environment says how many:
+ *            systemd sets it from version 254 on, the unit does it for older ones.
+ * Ownership  Embedded; notify_fini() closes the socket.
+ * Threads    Loop only; notify_env_take() at boot, before there are other threads.
  */
 #include <sys/socket.h>
 #include <sys/un.h>
@@ -52,6 +53,7 @@ struct notify { /* fields are notify's */
     int64_t extend_us;     /* untold; 0: none */
     struct mono reload_at; /* when the reload that is untold or under way began */
     bool reload_untold;
+    const char *forget; /* untold; NULL: none */
     char status[NOTIFY_STATUS_MAX];
     struct timer watchdog, retry;
 };
@@ -89,6 +91,9 @@ enum notify_keep_result {
 /* Has the manager keep a copy of fd for the next process, which finds it under this name among what
  * is passed to it. The manager closes it when no next process is due. */
 MUST_USE enum notify_keep_result notify_keep(struct notify *n, int fd, const char *name) LOOP_ONLY;
+/* The manager lets go of all it keeps under this name, now that this process has it. Until then a
+ * connection that we close stays open for its peer. name must outlive n. */
+void notify_forget(struct notify *n, const char *name) LOOP_ONLY;
 /* One line for people (`systemctl status`), cut at NOTIFY_STATUS_MAX - 1. Sent if it is new. */
 void notify_status(struct notify *n, const char *fmt, ...) PRINTF_LIKE(2, 3) LOOP_ONLY;
 #endif

@@ -1,5 +1,6 @@
 """A stand-in for systemd: holds listening sockets, passes them to one chmuxd after another, and listens to what it
 notifies. Only the protocols (LISTEN_FDS, NOTIFY_SOCKET), after sd_listen_fds(3) and sd_notify(3)."""
+import contextlib
 import fcntl
 import os
 import socket
@@ -45,7 +46,7 @@ def unix_socket(path, backlog=4096):
 
 class Manager:
     """sockets: (name, listening socket) pairs, owned. watchdog_us: WATCHDOG_USEC, or None. abstract: the notify socket
-    has no file. store: FileDescriptorStoreMax; what a process leaves there, the next one gets."""
+    has no file. store: FileDescriptorStoreMax; what a process leaves there, the next ones get until one says FDSTOREREMOVE."""
 
     def __init__(self, folder, sockets=(), watchdog_us=None, abstract=False, notify=True, store=0):
         self.sockets = [(name, s) for name, s in sockets]
@@ -58,6 +59,8 @@ class Manager:
         self.notify = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
         path = f"\0chmux-notify-{os.getpid()}-{id(self)}" if abstract else str(folder / "notify")
         self.notify.bind(path)
+        self.notify_address = path
+        self.read = threading.Event()
         self.notify_path = path.replace("\0", "@") if notify else None
         self.thread = threading.Thread(target=self._listen, daemon=True)
         self.thread.start()
@@ -68,17 +71,40 @@ class Manager:
             if not data:
                 return
             m = Message(data, list(fds))
+            if "RIG" in m.vars:
+                self.read.set()
+                continue
             if "FDSTORE" in m.vars:
                 self._store(m)
+            if "FDSTOREREMOVE" in m.vars:
+                self._forget(m.vars["FDNAME"])
             self.messages.append(m)
 
     def _store(self, m):
         for fd in m.fds:
-            if len(self.store) < self.store_max:
+            if any(os.path.sameopenfile(fd, held) for _, held in self.store):
+                os.close(fd)
+            elif len(self.store) < self.store_max:
                 self.store.append((m.vars.get("FDNAME", "stored"), fd))
                 self.stored += 1
             else:
                 os.close(fd)
+
+    def _read_all(self):
+        """Until all that a process which is gone has said is read: systemd does so before it starts the next."""
+        self.read.clear()
+        with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as s, contextlib.suppress(FileNotFoundError):
+            s.sendto(b"RIG=1\n", self.notify_address)
+            self.read.wait(DEADLINE)
+
+    def _forget(self, name):
+        keep = []
+        for n, fd in self.store:
+            if n == name:
+                os.close(fd)
+            else:
+                keep.append((n, fd))
+        self.store = keep
 
     def drop_store(self):
         """What systemd does when the service is stopped for good."""
@@ -92,12 +118,11 @@ class Manager:
     # ---- the service
     def start(self, upstream, wait=True, **kw):
         """A chmuxd with all sockets."""
+        self._read_all()
         held = list(self.sockets)
-        stored, self.store = self.store, []
+        stored = list(self.store)  # the service gets copies, as from systemd
         fds = [fcntl.fcntl(s.fileno(), fcntl.F_DUPFD, 300) for _, s in held]
         fds += [fcntl.fcntl(fd, fcntl.F_DUPFD, 300) for _, fd in stored]
-        for _, fd in stored:
-            os.close(fd)
         env = {"LISTEN_FDS": str(len(fds)), "LISTEN_FDNAMES": ":".join(n for n, _ in held + stored), "RIG_FDS": " ".join(map(str, fds)),
                **kw.pop("env", {})}
         if self.notify_path:

@@ -330,6 +330,24 @@ def test_idle_clients_are_left_to_the_next_process(manager, fake, tmp_path):
         assert c.metric("chmux_clients") == 40 and any("clients_taken_over count=40" in l for l in c.stderr_lines)
 
 
+def test_a_client_taken_over_sees_when_it_is_closed(manager, fake):
+    """The manager's copy of the connection is gone by then."""
+    m = manager([("web", tcp_socket()), ("admin", tcp_socket())], store=10)
+    up = fake()
+    m.start(up.url)
+    clients = [RawClient(m.addr()) for _ in range(2)]
+    for _ in range(2):
+        for k in clients:
+            k.send(request("GET", "/ping"))
+            assert k.response().status == 200
+        m.restart(up.url)
+    clients[0].send(request("GET", "/ping", [("Connection", "close")]))
+    assert clients[0].response().status == 200 and clients[0].at_eof()
+    clients[1].close()
+    wait_until(lambda: m.current.metric("chmux_clients") == 0)
+    assert m.store == [] and len(m.heard("FDSTOREREMOVE")) == 2
+
+
 def test_a_store_that_takes_fewer(manager, fake):
     """Those beyond what the manager keeps are closed after drain_idle; the others live on."""
     m = manager([("web", tcp_socket())], store=3)

@@ -322,6 +322,26 @@ test_a_connection_is_left_to_the_manager(void **state)
     close(pair[1]);
 }
 
+/* What is kept from now on must not be forgotten with the rest. */
+static void
+test_what_it_kept_is_forgotten_before_it_keeps_more(void **state)
+{
+    (void)state;
+    thr_check_loop();
+    setenv("FDSTORE", "512", 1);
+    start(NULL);
+    notify_forget(&n, "client");
+    T_ZEQ(heard(), "FDSTOREREMOVE=1\nFDNAME=client\n");
+    fill();
+    notify_forget(&n, "client");
+    while (heard()[0] == 'f') /* room again, but it does not know yet */
+        ;
+    T_EQ(notify_keep(&n, manager, "client"), NOTIFY_LATER);
+    notify_status(&n, "Serving");
+    T_ZEQ(heard(), "STATUS=Serving\nFDSTOREREMOVE=1\nFDNAME=client\n");
+    T_EQ(notify_keep(&n, manager, "client"), NOTIFY_KEPT);
+}
+
 static void
 test_nothing_is_kept_unless_the_manager_says_so(void **state)
 {
@@ -474,6 +494,7 @@ main(void)
         WITH_LOOP(test_a_status_is_one_line),
         WITH_LOOP(test_a_reload_says_when_it_began),
         WITH_LOOP(test_a_connection_is_left_to_the_manager),
+        WITH_LOOP(test_what_it_kept_is_forgotten_before_it_keeps_more),
         WITH_LOOP(test_nothing_is_kept_unless_the_manager_says_so),
         WITH_LOOP(test_what_does_not_fit_is_sent_later),
         WITH_LOOP(test_stopping_drops_an_untold_reload),
