@@ -8,7 +8,8 @@ BUILD_PACKAGES="gcc libc6-dev make cmake ninja-build pkg-config libevent-dev lib
 UNIT_PACKAGES="libcmocka-dev zstd lz4 brotli clang libclang-rt-14-dev llvm clang-format universal-ctags binutils python3"
 # The system tests: real servers, proxies and clients (node and npm: ensure_npm; Go, if there is one).
 SYSTEM_PACKAGES="python3 python3-venv curl openssl haproxy clickhouse-server clickhouse-client
-    php-cli php-curl nginx-light strace systemd chromium-headless-shell"
+    php-cli php-curl nginx-light strace chromium-headless-shell systemd systemd-container debootstrap
+    zstd dpkg-dev file rpm"
 
 cache=${XDG_CACHE_HOME:-$HOME/.cache}/chmux
 

@@ -12,7 +12,7 @@ import threading
 import pytest
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), ".."))
-pytest.register_assert_rewrite("helpers", "compare", "recode")
+pytest.register_assert_rewrite("helpers", "compare", "loopers", "recode")
 
 from rig import chmuxd as chmuxd_rig  # noqa: E402
 from rig import clickhouse, fake as fake_rig, relay as relay_rig, tls as tls_rig  # noqa: E402
