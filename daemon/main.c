@@ -174,6 +174,28 @@ load_config(const struct settings *settings)
     return cfg;
 }
 
+/* What the options name must be usable too: said for all of it, not only for the first. */
+static bool
+check_files(const struct config *cfg)
+{
+    char why[512];
+    struct buf errors;
+    buf_init(&errors, 1 << 16);
+    struct proxy_plan *plan = proxy_plan_new(cfg, &errors);
+    bool ok = plan != NULL;
+    proxy_plan_free(&plan);
+    for (size_t i = 0; i < cfg->upstream_count; i++) {
+        struct upool_plan *pool = upool_plan_new(&cfg->upstream[i], why, sizeof why);
+        if (pool == NULL)
+            buf_addf(&errors, "[upstream %s] %s\n", cfg->upstream_name[i], why);
+        ok = ok && pool != NULL;
+        upool_plan_free(&pool);
+    }
+    fprintf(stderr, "%.*s", (int)errors.len, errors.p);
+    buf_fini(&errors);
+    return ok;
+}
+
 static void LOOP_ONLY
 report(struct daemon *d)
 {
@@ -343,7 +365,7 @@ shut_down(struct daemon *d)
 static int LOOP_ONLY
 run(struct daemon *d)
 {
-    char why[512];
+    char why[768];
     if (!boot(d, why, sizeof why)) {
         fprintf(stderr, "chmuxd: %s\n", why);
         notify_status(&d->notify, "Cannot start: %s", why);
@@ -442,6 +464,8 @@ main(int argc, char **argv)
         buf_fini(&out);
         code = EXIT_OK;
     }
+    if (code < 0 && cl.check && !check_files(cfg))
+        code = EXIT_USAGE;
     if (code < 0 && cl.check) {
         printf("chmuxd: the configuration is valid\n");
         code = EXIT_OK;

@@ -172,11 +172,12 @@ put_queue_numbers(const struct admin *a, const struct upool_stats *st, struct js
 static void LOOP_ONLY
 put_histograms(struct jsonw *j)
 {
-    static const char *const keys[HISTOGRAM_COUNT] = {[H_QUEUE_WAIT] = "queue_wait",
+    static const char *const keys[HISTOGRAM_COUNT] = {[H_TLS_ACCEPT] = "client_tls_handshake",
+        [H_QUEUE_WAIT] = "queue_wait",
         [H_CONNECT] = "connect",
         [H_FIRST_BYTE] = "first_byte",
         [H_TOTAL] = "total"};
-    _Static_assert(HISTOGRAM_COUNT == 4, "name the new one too");
+    _Static_assert(HISTOGRAM_COUNT == 5, "name the new one too");
     jsonw_object(j, "latency");
     jsonw_array(j, "bounds_ms");
     for (int i = 0; i < HISTOGRAM_BUCKETS; i++)
@@ -294,6 +295,14 @@ on_client(void *arg, const struct proxy_client_view *v)
     jsonw_ms(w->j, "age_ms", v->age_us);
     jsonw_uint(w->j, "requests", v->served);
     put_some(w->j, "exchange", v->exchange);
+    if (v->tls != NULL)
+        jsonw_text(w->j, "tls", v->tls);
+    if (v->cert_subject[0] != '\0') {
+        jsonw_object(w->j, "certificate");
+        jsonw_text(w->j, "cn", v->cert_cn);
+        jsonw_text(w->j, "subject", v->cert_subject);
+        jsonw_end(w->j);
+    }
     return item_end(w);
 }
 

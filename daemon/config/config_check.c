@@ -217,6 +217,36 @@ check_listener_options(struct config_loader *l, size_t i, const struct config_ad
     }
 }
 
+/* A listener's TLS: what belongs together, and what would do nothing. */
+static void
+check_listener_tls(struct config_loader *l, size_t i)
+{
+    static const char *const with_cert[] = {
+        "tls_key_file", "tls_client_auth", "tls_client_ca_file", "tls_min_version"};
+    const struct config_listen *c = &l->c->listen[i];
+    struct subject cert = SUBJECT_OF(listen, i, "tls_cert_file");
+    struct subject auth = SUBJECT_OF(listen, i, "tls_client_auth");
+    struct subject ca = SUBJECT_OF(listen, i, "tls_client_ca_file");
+    bool speaks_tls = c->tls_cert_file[0] != '\0', has_ca = c->tls_client_ca_file[0] != '\0';
+    for (size_t k = 0; k < COUNT_OF(with_cert) && !speaks_tls; k++) {
+        struct subject s = SUBJECT_OF(listen, i, with_cert[k]);
+        if (differs_from_default(l, &s)) /* plain text where TLS was meant: no mere warning */
+            complain(l, FAIL, &s,
+                "is set without tls_cert_file, so the listener would speak "
+                "plain HTTP; set both or neither");
+    }
+    if (!speaks_tls)
+        return;
+    if (c->tls_key_file[0] == '\0')
+        complain(l, FAIL, &cert, "is set without tls_key_file; set both or neither");
+    if (c->tls_client_auth != TLS_CLIENT_AUTH_OFF && !has_ca)
+        complain(l, FAIL, &auth, "needs tls_client_ca_file: whose certificates are good?");
+    if (c->tls_client_auth == TLS_CLIENT_AUTH_OFF && has_ca)
+        complain(l, FAIL, &ca,
+            "has no effect with tls_client_auth = off, so everybody would be "
+            "let in; set optional or require, or leave it out");
+}
+
 /* Two sockets on one port 0 get two ports; everything else can be bound once only. */
 static bool
 same_address(const char *a, const char *b)
@@ -248,6 +278,7 @@ check_listener(struct config_loader *l, size_t i)
     struct subject s = SUBJECT_OF(listen, i, "address");
     struct config_address a;
     char why[CONFIG_WHY_MAX], name[CONFIG_TARGET_NAME_MAX];
+    check_listener_tls(l, i);
     if (s.origin->bad)
         return;
     if (c->listen[i].address[0] == '\0') {

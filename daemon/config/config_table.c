@@ -7,6 +7,7 @@
 static const char *const words_host_header[] = {"auto", "client", "upstream", NULL};
 static const char *const words_on_disconnect[] = {"kill", "close", NULL};
 static const char *const words_tls_version[] = {"1.2", "1.3", NULL};
+static const char *const words_tls_client_auth[] = {"off", "optional", "require", NULL};
 static const char *const words_compression[] = {"off", "zstd", "lz4", "gzip", NULL};
 static const char *const words_local_encoding[] = {"identity", "client", NULL};
 static const char *const words_local_blocks[] = {"lz4", "none", NULL};
@@ -16,6 +17,8 @@ static const char *const words_log_format[] = {"text", "json", NULL};
 
 _Static_assert(ON_DISCONNECT_KILL == 0 && ON_DISCONNECT_CLOSE == 1, "order of the words");
 _Static_assert(TLS_VERSION_1_2 == 0 && TLS_VERSION_1_3 == 1, "order of the words");
+_Static_assert(TLS_CLIENT_AUTH_OFF == 0 && TLS_CLIENT_AUTH_OPTIONAL == 1, "order of the words");
+_Static_assert(TLS_CLIENT_AUTH_REQUIRE == 2, "order of the words");
 _Static_assert(COMPRESSION_OFF == 0 && COMPRESSION_ZSTD == 1, "order of the words");
 _Static_assert(COMPRESSION_LZ4 == 2 && COMPRESSION_GZIP == 3, "order of the words");
 _Static_assert(LOCAL_ENCODING_IDENTITY == 0 && LOCAL_ENCODING_CLIENT == 1, "order of the words");

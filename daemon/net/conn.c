@@ -25,6 +25,8 @@ on_ready(void *arg, unsigned ready)
         c->can_write = true;
         if (c->read_wants_write)
             c->can_read = true;
+        if (c->shutdown_waits)
+            conn_shutdown(c);
     }
     c->fn(c->arg);
 }
@@ -75,6 +77,13 @@ conn_start_tls(struct conn *c, SSL *ssl)
 {
     CHECK(c->ssl == NULL);
     c->ssl = ssl;
+}
+
+void
+conn_stop_tls(struct conn *c)
+{
+    tls_session_free(&c->ssl);
+    c->can_read = c->can_write = true;
 }
 
 static enum io
@@ -330,9 +339,14 @@ conn_shutdown(struct conn *c)
 {
     if (c->fd < 0)
         return;
+    c->shutdown_waits = false;
     if (c->ssl != NULL && SSL_is_init_finished(c->ssl)) {
         ERR_clear_error();
-        (void)SSL_shutdown(c->ssl);
+        errno = 0;
+        int ret = SSL_shutdown(c->ssl);
+        c->shutdown_waits = ret < 0 && SSL_get_error(c->ssl, ret) == SSL_ERROR_WANT_WRITE;
     }
+    if (c->shutdown_waits)
+        return; /* without close_notify the FIN would look like a cut: on_ready() goes on */
     (void)shutdown(c->fd, SHUT_WR);
 }

@@ -41,6 +41,7 @@ struct conn { /* fields are conn's */
     bool read_wants_write, write_wants_read; /* TLS only */
     bool fin_follows;                        /* plain only: see conn_fin_follows() */
     bool read_failed;                        /* TLS only: behind the data that the last read gave */
+    bool shutdown_waits;                     /* TLS only: there was no room for close_notify yet */
 };
 
 /* Takes fd (and ssl, may be NULL) on success only. */
@@ -53,6 +54,8 @@ void conn_close(struct conn *c) LOOP_ONLY;
 void conn_reset_on_close(struct conn *c) LOOP_ONLY;
 /* Hands a plain or not yet encrypted socket to TLS; before the first byte. Takes ssl. */
 void conn_start_tls(struct conn *c, SSL *ssl) LOOP_ONLY;
+/* The handshake has failed: the socket is plain again, to read what still comes before closing. */
+void conn_stop_tls(struct conn *c) LOOP_ONLY;
 
 static inline bool
 conn_readable(const struct conn *c)
@@ -82,7 +85,8 @@ conn_is_open(const struct conn *c)
     return c->fd >= 0;
 }
 
-/* TLS handshake step: IO_OK when done (at once for plain). */
+/* TLS handshake step, of either side: IO_OK when done (at once for plain). server_name: as for
+ * tls_why(). */
 enum io conn_handshake(struct conn *c, const char *server_name, char *why, size_t why_len)
     LOOP_ONLY;
 /* cap > 0. *n > 0 with IO_OK only. Worth a call even when conn_readable() says no, if the message
@@ -108,6 +112,12 @@ enum io conn_peek(struct conn *c) LOOP_ONLY;
 const char *conn_why(const struct conn *c) LOOP_ONLY;
 /* The TLS library's words for it, static; NULL: it was no TLS failure. */
 const char *conn_tls_reason(const struct conn *c) LOOP_ONLY;
-/* Sends FIN (TLS: close_notify first, as far as it goes without waiting). */
+/* Sends FIN; TLS: close_notify first. While there is no room for that, both wait, and follow of
+ * themselves if the conn stays open: conn_is_shutting_down(). */
 void conn_shutdown(struct conn *c) LOOP_ONLY;
+static inline bool
+conn_is_shutting_down(const struct conn *c)
+{
+    return c->shutdown_waits;
+}
 #endif

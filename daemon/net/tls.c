@@ -1,7 +1,6 @@
 #include "net/tls.h"
 
 #include <openssl/err.h>
-#include <openssl/x509_vfy.h>
 #include <openssl/x509v3.h>
 #include <sys/stat.h>
 
@@ -92,107 +91,31 @@ offer_session(struct tls_ctx *c, SSL *ssl, const char *name)
 
 /* ---- contexts ---- */
 
-/* "There is nothing of that kind in the file", as the several readers of OpenSSL say it. */
-static bool
-is_not_found(unsigned long e)
-{
-    int reason = ERR_GET_REASON(e);
-    switch (ERR_GET_LIB(e)) {
-    case ERR_LIB_PEM: return reason == PEM_R_NO_START_LINE;
-    case ERR_LIB_X509: return reason == X509_R_NO_CERTIFICATE_OR_CRL_FOUND;
-    case ERR_LIB_OSSL_DECODER: return reason == ERR_R_UNSUPPORTED;
-    default: return false;
-    }
-}
-
-/* Why OpenSSL could not use a file, from its error queue, which is emptied. */
-static void
-why_file(char *why, size_t why_len, const char *path)
-{
-    unsigned long e = ERR_peek_error();
-    const char *cause = tls_reason(e);
-    if (is_not_found(e))
-        cause = "not PEM, or not the kind of object wanted here";
-    snprintf(why, why_len, "%s: %s", path, cause);
-    ERR_clear_error();
-}
-
-/* OpenSSL's own would ask on the terminal. arg: set to true, for the message. */
-static int
-on_passphrase_wanted(char *buf, int size, int writing, void *arg)
-{
-    (void)buf, (void)size, (void)writing;
-    *(bool *)arg = true;
-    return -1;
-}
-
-static bool
-given(const char *path)
-{
-    return path != NULL && path[0] != '\0';
-}
-
 static bool
 set_trust(SSL_CTX *ctx, const struct tls_options *o, char *why, size_t why_len)
 {
     struct stat st;
-    if (given(o->ca_file) && SSL_CTX_load_verify_file(ctx, o->ca_file) != 1) {
-        why_file(why, why_len, o->ca_file);
+    if (tls_given(o->ca_file) && SSL_CTX_load_verify_file(ctx, o->ca_file) != 1) {
+        tls_why_file(why, why_len, o->ca_file);
         return false;
     }
-    if (given(o->ca_dir)) { /* OpenSSL looks into it later only, so ask now */
+    if (tls_given(o->ca_dir)) { /* OpenSSL looks into it later only, so ask now */
         errno = 0;
         if (stat(o->ca_dir, &st) != 0 || !S_ISDIR(st.st_mode)) {
             snprintf(why, why_len, "%s: %s", o->ca_dir, strerror(errno != 0 ? errno : ENOTDIR));
             return false;
         }
         if (SSL_CTX_load_verify_dir(ctx, o->ca_dir) != 1) {
-            why_file(why, why_len, o->ca_dir);
+            tls_why_file(why, why_len, o->ca_dir);
             return false;
         }
     }
-    if (!given(o->ca_file) && !given(o->ca_dir) && SSL_CTX_set_default_verify_paths(ctx) != 1) {
-        why_file(why, why_len, "the system's CA certificates");
+    if (!tls_given(o->ca_file) && !tls_given(o->ca_dir) &&
+        SSL_CTX_set_default_verify_paths(ctx) != 1) {
+        tls_why_file(why, why_len, "the system's CA certificates");
         return false;
     }
     return true;
-}
-
-static bool
-set_identity(SSL_CTX *ctx, const struct tls_options *o, char *why, size_t why_len)
-{
-    if (!given(o->cert_file)) {
-        if (!given(o->key_file))
-            return true;
-        snprintf(why, why_len, "%s: a key without a certificate", o->key_file);
-        return false;
-    }
-    const char *key = given(o->key_file) ? o->key_file : o->cert_file;
-    bool encrypted = false;
-    SSL_CTX_set_default_passwd_cb(ctx, on_passphrase_wanted);
-    SSL_CTX_set_default_passwd_cb_userdata(ctx, &encrypted);
-    if (SSL_CTX_use_certificate_chain_file(ctx, o->cert_file) != 1) {
-        why_file(why, why_len, o->cert_file);
-        return false;
-    }
-    if (SSL_CTX_use_PrivateKey_file(ctx, key, SSL_FILETYPE_PEM) == 1 &&
-        SSL_CTX_check_private_key(ctx) == 1) {
-        SSL_CTX_set_default_passwd_cb_userdata(ctx, NULL);
-        return true;
-    }
-    unsigned long e = ERR_peek_error();
-    bool mismatch =
-        ERR_GET_LIB(e) == ERR_LIB_X509 && ERR_GET_REASON(e) == X509_R_KEY_VALUES_MISMATCH;
-    if (encrypted)
-        snprintf(
-            why, why_len, "%s: the key is encrypted; chmux needs it without a passphrase", key);
-    else if (mismatch)
-        snprintf(why, why_len, "%s: the key does not belong to the certificate in %s", key,
-            o->cert_file);
-    else
-        why_file(why, why_len, key);
-    ERR_clear_error();
-    return false;
 }
 
 /* Everything that reads no file. */
@@ -227,14 +150,18 @@ tls_ctx_new(const struct tls_options *o, char *why, size_t why_len)
     }
     OBJ_INIT(c, CTX_MAGIC);
     c->refs = 1;
-    c->has_cert = given(o->cert_file);
+    c->has_cert = tls_given(o->cert_file);
     c->ssl_ctx = SSL_CTX_new(TLS_client_method());
     if (c->ssl_ctx == NULL || !set_protocol(c->ssl_ctx, o)) {
         snprintf(why, why_len, "OpenSSL: %s", tls_reason(ERR_peek_error()));
         ERR_clear_error();
         goto fail;
     }
-    if (!set_identity(c->ssl_ctx, o, why, why_len))
+    if (tls_given(o->key_file) && !c->has_cert) {
+        snprintf(why, why_len, "%s: a key without a certificate", o->key_file);
+        goto fail;
+    }
+    if (c->has_cert && !tls_use_identity(c->ssl_ctx, o->cert_file, o->key_file, why, why_len))
         goto fail;
     if (o->verify && !set_trust(c->ssl_ctx, o, why, why_len))
         goto fail;
@@ -337,10 +264,14 @@ tls_session_free(SSL **sp)
     if (ssl == NULL)
         return;
     *sp = NULL;
-    struct tls_link *link = OBJ_CAST(struct tls_link, SSL_get_app_data(ssl), TLS_LINK_MAGIC);
     /* Freed without a close_notify, OpenSSL would mark the session as not resumable, and with it
      * the one we keep. A session that failed was marked when it failed. */
     SSL_set_shutdown(ssl, SSL_SENT_SHUTDOWN | SSL_RECEIVED_SHUTDOWN);
+    if (SSL_is_server(ssl)) {
+        tls_server_let_go(ssl);
+        return;
+    }
+    struct tls_link *link = OBJ_CAST(struct tls_link, SSL_get_app_data(ssl), TLS_LINK_MAGIC);
     SSL_free(ssl);
     link_free(link);
 }

@@ -30,7 +30,8 @@ void tls_ctx_unref(struct tls_ctx **cp);
  * or address, and a session to resume if there is one. Partial writes and moving write buffers are
  * on, no read-ahead surprises: SSL_pending() tells all that is buffered. NULL: no memory. */
 MUST_USE SSL *tls_session(struct tls_ctx *c, int fd, const char *server_name);
-void tls_session_free(SSL **sp); /* no close_notify is sent; nulls */
+/* No close_notify is sent; nulls. A server's session too. */
+void tls_session_free(SSL **sp);
 /* Was the finished handshake a resumption? */
 bool tls_was_resumed(const SSL *s);
 /* Why the handshake failed, in words a user can act on, from the verify result, the error queue and
@@ -39,7 +40,8 @@ bool tls_was_resumed(const SSL *s);
  * server speaks plain HTTP; use http://", "handshake cut by the server", "the server wants a client
  * certificate; see tls_cert_file", "no common TLS version; see tls_min_version". Empties the error
  * queue. io_result is what SSL_do_handshake() returned, or SSL_read() where a 1.3 server says only
- * behind the handshake that it wanted a certificate. */
+ * behind the handshake that it wanted a certificate. server_name: as the client knows it; a
+ * server's session (tls_server.h) has none and is told of in its own words. */
 void tls_why(
     SSL *s, int io_result, int sys_errno, const char *server_name, char *out, size_t out_len);
 #endif

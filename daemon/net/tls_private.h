@@ -1,9 +1,9 @@
 #ifndef CHMUX_NET_TLS_PRIVATE_H
 #define CHMUX_NET_TLS_PRIVATE_H
 /*
- * tls_private: what tls.c and tls_why.c share. Nobody else includes it.
+ * tls_private: what the files of TLS share. Nobody else includes it.
  */
-#include "net/tls.h"
+#include "net/tls_server.h"
 
 #define TLS_NAME_MAX   255
 #define TLS_LINK_MAGIC 0x746c736cu
@@ -26,4 +26,24 @@ void tls_on_message(int is_write, int version, int content_type, const void *byt
     SSL *ssl, void *arg);
 /* The text of an error of OpenSSL, static. */
 const char *tls_reason(unsigned long e);
+/* Appends to a terminated text, cut at its size; bytes from the peer lose their control codes. */
+void tls_text_add(char *text, size_t cap, const char *s, size_t len);
+/* "2026-01-31", the same way. */
+void tls_text_date(char *text, size_t cap, const ASN1_TIME *when);
+
+/* ---- files ---- */
+
+/* Neither NULL nor "". */
+bool tls_given(const char *path);
+/* Why OpenSSL could not use a file, from its error queue, which is emptied. */
+void tls_why_file(char *why, size_t why_len, const char *path);
+/* Certificate chain and key; without a key file the key is in the other one. false: why. */
+MUST_USE bool tls_use_identity(
+    SSL_CTX *ctx, const char *cert_file, const char *key_file, char *why, size_t why_len);
+
+/* ---- server ---- */
+
+/* What tls_session_free() and tls_why() do for a server's side. */
+void tls_server_let_go(SSL *s);
+void tls_server_why(SSL *s, int io_result, int sys_errno, char *out, size_t out_len);
 #endif

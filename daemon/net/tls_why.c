@@ -21,9 +21,8 @@ tls_reason(unsigned long e)
     return text == NULL ? "unknown reason" : text;
 }
 
-/* Appends to a terminated text, cut at its size; bytes from the peer lose their control codes. */
-static void
-text_add(char *text, size_t cap, const char *s, size_t len)
+void
+tls_text_add(char *text, size_t cap, const char *s, size_t len)
 {
     size_t at = strlen(text);
     for (size_t i = 0; i < len && at + 1 < cap; i++) {
@@ -37,7 +36,7 @@ static void
 add_general_name(char *text, size_t cap, const GENERAL_NAME *n)
 {
     if (n->type == GEN_DNS) {
-        text_add(text, cap, (const char *)ASN1_STRING_get0_data(n->d.dNSName),
+        tls_text_add(text, cap, (const char *)ASN1_STRING_get0_data(n->d.dNSName),
             (size_t)ASN1_STRING_length(n->d.dNSName));
         return;
     }
@@ -46,7 +45,7 @@ add_general_name(char *text, size_t cap, const GENERAL_NAME *n)
     const unsigned char *bytes = ASN1_STRING_get0_data(n->d.iPAddress);
     if ((len == 4 || len == 16) &&
         inet_ntop(len == 4 ? AF_INET : AF_INET6, bytes, ip, sizeof(ip)) != NULL)
-        text_add(text, cap, ip, strlen(ip));
+        tls_text_add(text, cap, ip, strlen(ip));
 }
 
 static void
@@ -56,10 +55,10 @@ add_common_name(char *text, size_t cap, const X509_NAME *name)
     X509_NAME_ENTRY *entry = at < 0 ? NULL : X509_NAME_get_entry(name, at);
     const ASN1_STRING *cn = entry == NULL ? NULL : X509_NAME_ENTRY_get_data(entry);
     if (cn != NULL)
-        text_add(
+        tls_text_add(
             text, cap, (const char *)ASN1_STRING_get0_data(cn), (size_t)ASN1_STRING_length(cn));
     else
-        text_add(text, cap, "someone without a name", strlen("someone without a name"));
+        tls_text_add(text, cap, "someone without a name", strlen("someone without a name"));
 }
 
 /* The names a certificate is good for: its DNS and IP entries, or its common name. */
@@ -73,9 +72,9 @@ add_names(char *text, size_t cap, X509 *cert)
         if (n->type != GEN_DNS && n->type != GEN_IPADD)
             continue;
         if (shown > 0)
-            text_add(text, cap, ", ", 2);
+            tls_text_add(text, cap, ", ", 2);
         if (shown++ == NAMES_SHOWN) {
-            text_add(text, cap, "...", 3);
+            tls_text_add(text, cap, "...", 3);
             break;
         }
         add_general_name(text, cap, n);
@@ -85,13 +84,13 @@ add_names(char *text, size_t cap, X509 *cert)
         add_common_name(text, cap, X509_get_subject_name(cert));
 }
 
-static void
-add_date(char *text, size_t cap, const ASN1_TIME *when)
+void
+tls_text_date(char *text, size_t cap, const ASN1_TIME *when)
 {
     struct tm tm;
     char date[32];
     if (ASN1_TIME_to_tm(when, &tm) == 1 && strftime(date, sizeof(date), "%Y-%m-%d", &tm) > 0)
-        text_add(text, cap, date, strlen(date));
+        tls_text_add(text, cap, date, strlen(date));
 }
 
 /* Keeps what is worth telling of the certificate that was refused: later it is gone. */
@@ -111,8 +110,8 @@ tls_on_verify(int ok, X509_STORE_CTX *store)
     switch (X509_STORE_CTX_get_error(store)) {
     case X509_V_ERR_HOSTNAME_MISMATCH:
     case X509_V_ERR_IP_ADDRESS_MISMATCH: add_names(text, cap, cert); break;
-    case X509_V_ERR_CERT_HAS_EXPIRED: add_date(text, cap, X509_get0_notAfter(cert)); break;
-    case X509_V_ERR_CERT_NOT_YET_VALID: add_date(text, cap, X509_get0_notBefore(cert)); break;
+    case X509_V_ERR_CERT_HAS_EXPIRED: tls_text_date(text, cap, X509_get0_notAfter(cert)); break;
+    case X509_V_ERR_CERT_NOT_YET_VALID: tls_text_date(text, cap, X509_get0_notBefore(cert)); break;
     default: add_common_name(text, cap, X509_get_issuer_name(cert)); break;
     }
     return 0;
@@ -220,6 +219,10 @@ why_queue(const struct tls_link *link, unsigned long e, char *out, size_t len)
 void
 tls_why(SSL *s, int io_result, int sys_errno, const char *server_name, char *out, size_t out_len)
 {
+    if (SSL_is_server(s)) {
+        tls_server_why(s, io_result, sys_errno, out, out_len);
+        return;
+    }
     const struct tls_link *link = OBJ_CAST(struct tls_link, SSL_get_app_data(s), TLS_LINK_MAGIC);
     int kind = SSL_get_error(s, io_result); /* reads the queue, so before it is emptied */
     unsigned long e = ERR_peek_error();

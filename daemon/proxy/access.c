@@ -38,6 +38,7 @@ ex_access_log(const struct exchange *ex, bool complete)
     buf_init(&masked, TARGET_MAX * 4);
     ch_mask_target(&masked, target, TARGET_MAX);
     struct mono now = loop_now(px->loop);
+    const struct tls_peer *cert = ex->client->cert;
     const char *error = ex->err != ERR_OK ? err_info(ex->err)->token : "";
     struct log_field f[] = {
         {.key = "id", .kind = LOG_NUM, .n = (int64_t)ex->id},
@@ -61,7 +62,10 @@ ex_access_log(const struct exchange *ex, bool complete)
         {.key = "reused", .kind = LOG_NUM, .n = ex->reused},
         {.key = "retried", .kind = LOG_NUM, .n = ex->retried},
         {.key = "error", .kind = LOG_STR, .s = str_of(error)},
+        {.key = "cert", .kind = LOG_STR, .s = str_of(cert == NULL ? "" : cert->subject)},
     };
-    log_fields(LOG_INFO, "access", f, COUNT_OF(f));
+    /* Most have none, and need not be told so in every line. */
+    size_t count = COUNT_OF(f) - (cert == NULL);
+    log_fields(LOG_INFO, "access", f, count);
     buf_fini(&masked);
 }

@@ -25,6 +25,8 @@ on_free(void *arg)
     thr_check_loop();
     struct client *c = OBJ_CAST(struct client, arg, CLIENT_MAGIC);
     buf_fini(&c->in);
+    tls_server_unref(&c->tls);
+    mem_free(c->cert);
     OBJ_POISON(c);
     mem_free(c);
 }
@@ -70,7 +72,7 @@ client_accept(struct proxy *px, const struct door *door, int fd, const struct ad
 {
     if (px->client_count >= (size_t)px->cfg->chmux.max_clients) {
         note_error(px, 0, ERR_MAX_CLIENTS, NULL);
-        listener_turn_away(fd, str_n(px->busy_reply.p, px->busy_reply.len));
+        listener_turn_away(fd, door_busy_reply(px, door));
         return;
     }
     struct client *c = mem_zalloc(sizeof *c);
@@ -96,7 +98,14 @@ client_accept(struct proxy *px, const struct door *door, int fd, const struct ad
     px->client_count++;
     metric_inc(M_CLIENTS_TOTAL);
     metric_set(M_CLIENTS, (int64_t)px->client_count);
-    timer_arm_in(&c->timer, px->cfg->chmux.idle_timeout);
+    if (door != NULL && door->tls.server != NULL) {
+        c->state = CLIENT_SHAKING;
+        c->tls = tls_server_ref(door->tls.server);
+        timer_arm_in(&c->timer, px->cfg->chmux.head_timeout);
+    } else {
+        c->state = CLIENT_IDLE;
+        timer_arm_in(&c->timer, px->cfg->chmux.idle_timeout);
+    }
     LOG_D("client_accepted client=%" PRIu64, c->id);
     /* Its request is here with it, over TCP; over a unix socket often. */
     c->conn.can_read = true;
@@ -121,6 +130,7 @@ client_close(struct client *c)
         return;
     }
     c->state = CLIENT_CLOSED;
+    shake_leave(c);
     conn_close(&c->conn);
     timer_fini(&c->timer);
     list_remove(&c->link);
@@ -136,9 +146,10 @@ void
 client_leave_soon(struct client *c)
 {
     struct proxy *px = c->px;
-    if (c->state != CLIENT_IDLE || c->in.len > 0)
+    bool silent = c->state == CLIENT_SHAKING && c->conn.ssl == NULL;
+    if (!silent && (c->state != CLIENT_IDLE || c->in.len > 0))
         return;
-    c->keep = px->keep_left > 0;
+    c->keep = px->keep_left > 0 && c->tls == NULL; /* the next process has not its keys */
     px->keep_left -= c->keep;
     timer_arm_in(&c->timer, c->keep ? 0 : px->cfg->chmux.drain_idle);
 }
@@ -161,13 +172,14 @@ leave(struct client *c)
             return;
         }
     }
+    if (c->tls != NULL)
+        conn_shutdown(&c->conn); /* a TLS peer is told that this is no cut */
     client_close(c);
 }
 
-/* Says goodbye so that the peer gets all of the answer: FIN first, then read what it still sends.
- */
-static void LOOP_ONLY
-begin_linger(struct client *c)
+/* FIN first, then what the peer still sends is read: else a reset might eat the answer. */
+void
+client_linger(struct client *c)
 {
     c->state = CLIENT_LINGER;
     c->linger_left = LINGER_BYTES_MAX;
@@ -222,7 +234,7 @@ refuse(struct client *c, enum err e, const char *detail, bool head)
     if (r == IO_ERROR)
         client_close(c);
     else
-        begin_linger(c);
+        client_linger(c);
 }
 
 /* Those who speak another protocol to this port are told so in a way they may understand. */
@@ -253,8 +265,17 @@ refuse_foreign(struct client *c, struct str s)
     if (r == IO_ERROR)
         client_close(c);
     else
-        begin_linger(c);
+        client_linger(c);
     return true;
+}
+
+void
+client_refuse_plain(struct client *c, char first)
+{
+    if (refuse_foreign(c, str_n(&first, 1)))
+        return;
+    LOG_W("client_speaks_plain client=%" PRIu64 " hint=\"use https:// for this listener\"", c->id);
+    refuse(c, ERR_BAD_REQUEST, "plain HTTP was spoken to a TLS port; use https://", false);
 }
 
 enum head_step { HEAD_MORE, HEAD_TAKEN };
@@ -376,6 +397,16 @@ read_head(struct client *c)
     }
 }
 
+void
+client_secured(struct client *c)
+{
+    c->state = CLIENT_IDLE;
+    timer_arm_in(&c->timer, c->px->cfg->chmux.idle_timeout);
+    if (c->px->draining && !c->px->listening)
+        client_leave_soon(c);
+    read_head(c);
+}
+
 /* After an exchange: what came behind its request first, then the socket. */
 static void
 on_next(void *arg)
@@ -404,6 +435,7 @@ on_stream(void *arg)
     struct client *c = OBJ_CAST(struct client, arg, CLIENT_MAGIC);
     loop_label(c->px->loop, "client");
     switch (c->state) {
+    case CLIENT_SHAKING: shake_on_stream(c); break;
     case CLIENT_IDLE: read_head(c); break;
     case CLIENT_BUSY: exchange_on_client(c->ex); break;
     case CLIENT_LINGER: linger_step(c); break;
@@ -417,6 +449,7 @@ on_timer(void *arg)
     thr_check_loop();
     struct client *c = OBJ_CAST(struct client, arg, CLIENT_MAGIC);
     switch (c->state) {
+    case CLIENT_SHAKING: shake_on_timer(c); break;
     case CLIENT_IDLE:
         if (c->in.len > 0)
             refuse(c, ERR_HEAD_TIMEOUT, NULL, false);
@@ -424,7 +457,14 @@ on_timer(void *arg)
             leave(c);
         break;
     case CLIENT_BUSY: exchange_on_timer(c->ex); break;
-    case CLIENT_LINGER: client_close(c); break;
+    case CLIENT_LINGER:
+        if (conn_is_shutting_down(&c->conn) && !c->patient) {
+            c->patient = true; /* a slow reader: the end of its answer waits for room */
+            timer_arm_in(&c->timer, c->px->cfg->chmux.stall_timeout);
+        } else {
+            client_close(c);
+        }
+        break;
     case CLIENT_CLOSED: break;
     }
 }
@@ -439,7 +479,7 @@ client_exchange_done(struct client *c, struct blk **rest, enum farewell how)
     case FAREWELL_KEEP: break;
     case FAREWELL_CLOSE:
         /* Unread bytes would make the kernel send a reset, which may eat the end of the answer. */
-        if (conn_readable(&c->conn))
+        if (conn_readable(&c->conn) || c->tls != NULL) /* close_notify may have to wait */
             how = FAREWELL_LINGER;
         break;
     case FAREWELL_RESET: conn_reset_on_close(&c->conn); break;
@@ -453,7 +493,7 @@ client_exchange_done(struct client *c, struct blk **rest, enum farewell how)
     }
     blk_put(rest);
     if (how == FAREWELL_LINGER) {
-        begin_linger(c);
+        client_linger(c);
         return;
     }
     if (how != FAREWELL_KEEP) {

@@ -74,14 +74,26 @@ worker_threads(const struct config *cfg)
     return size_min((size_t)CPU_COUNT(&set), WORKERS_AUTO_MAX);
 }
 
-void
-proxy_commit(struct proxy *px, const struct config *cfg)
+static void
+take_config(struct proxy *px, const struct config *cfg)
 {
     px->cfg = cfg;
     int n = snprintf(px->keep_alive_lines, sizeof px->keep_alive_lines,
         "Connection: Keep-Alive\r\nKeep-Alive: timeout=%" PRId64 "\r\n",
         cfg->chmux.idle_timeout / 1000000);
     px->keep_alive_len = (size_t)n;
+}
+
+bool
+proxy_commit(struct proxy *px, const struct config *cfg, struct proxy_plan **pp)
+{
+    bool tls = false;
+    for (size_t i = 0; i < px->door_count; i++)
+        tls = door_take_tls(&px->doors[i], *pp) || tls;
+    proxy_plan_free(pp);
+    doors_update_metrics(px);
+    take_config(px, cfg);
+    return tls;
 }
 
 struct proxy *
@@ -94,6 +106,7 @@ proxy_new(struct loop *l, const struct config *cfg, struct upool *pool)
     px->cfg = cfg; /* some of what follows reads it */
     px->pool = pool;
     list_init(&px->clients);
+    shakes_init(&px->shakes);
     list_init(&px->exchanges);
     list_init(&px->starved);
     list_init(&px->spare);
@@ -111,7 +124,7 @@ proxy_new(struct loop *l, const struct config *cfg, struct upool *pool)
     buf_init(&px->nomem_reply, 4096);
     ch_error_response(&px->busy_reply, ERR_MAX_CLIENTS, NULL, 1, false, false);
     ch_error_response(&px->nomem_reply, ERR_NOMEM, NULL, 1, false, false);
-    proxy_commit(px, cfg);
+    take_config(px, cfg);
     if (px->sessions == NULL || px->workers == NULL || !buf_ok(&px->busy_reply) ||
         !buf_ok(&px->nomem_reply) || !timer_reserve(&px->starved_timer) ||
         !timer_reserve(&px->drain_timer) || !timer_reserve(&px->quiet_timer))
@@ -225,8 +238,8 @@ listen_one(struct proxy *px, size_t i, struct passed *passed, char *why, size_t 
     return true;
 }
 
-bool
-proxy_listen(struct proxy *px, struct passed *passed, char *why, size_t why_len)
+static bool LOOP_ONLY
+open_doors(struct proxy *px, struct passed *passed, char *why, size_t why_len)
 {
     for (size_t i = 0; i < px->cfg->listen_count; i++) {
         if (listen_one(px, i, passed, why, why_len))
@@ -248,6 +261,23 @@ proxy_listen(struct proxy *px, struct passed *passed, char *why, size_t why_len)
     return true;
 }
 
+bool
+proxy_listen(struct proxy *px, struct passed *passed, char *why, size_t why_len)
+{
+    struct buf errors;
+    buf_init(&errors, 1 << 16);
+    struct proxy_plan *plan = proxy_plan_new(px->cfg, &errors);
+    if (plan == NULL)
+        snprintf(why, why_len, "%.*s", (int)(errors.len > 0 ? errors.len - 1 : 0), errors.p);
+    buf_fini(&errors);
+    bool ok = plan != NULL && open_doors(px, passed, why, why_len);
+    for (size_t i = 0; ok && i < px->door_count; i++)
+        (void)door_take_tls(&px->doors[i], plan);
+    proxy_plan_free(&plan);
+    doors_update_metrics(px);
+    return ok;
+}
+
 static void
 on_client(void *arg, int fd, const struct addr *peer)
 {
@@ -259,10 +289,11 @@ on_client(void *arg, int fd, const struct addr *peer)
 bool
 proxy_start(struct proxy *px)
 {
-    struct str busy = str_n(px->busy_reply.p, px->busy_reply.len);
-    for (size_t i = 0; i < px->door_count; i++)
-        if (!listener_start(&px->doors[i].listener, px->loop, busy, on_client, &px->doors[i]))
+    for (size_t i = 0; i < px->door_count; i++) {
+        struct door *d = &px->doors[i];
+        if (!listener_start(&d->listener, px->loop, door_busy_reply(px, d), on_client, d))
             return false;
+    }
     px->listening = true;
     return true;
 }
@@ -365,8 +396,11 @@ proxy_free(struct proxy **pp)
     if (px == NULL)
         return;
     *pp = NULL;
-    for (size_t i = 0; i < px->door_count; i++)
+    for (size_t i = 0; i < px->door_count; i++) {
         listener_close(&px->doors[i].listener);
+        door_tls_fini(&px->doors[i].tls);
+    }
+    loop_undefer(&px->shakes.task);
     CHECK(px->client_count == 0 && px->kill_count == 0);
     loop_undefer(&px->drain_task);
     timer_fini(&px->starved_timer);

@@ -8,6 +8,7 @@
  */
 #include "config/config.h"
 #include "net/passed.h"
+#include "net/tls_server.h"
 #include "rt/notify.h"
 #include "upstream/upool.h"
 
@@ -22,9 +23,17 @@ MUST_USE struct proxy *proxy_new(struct loop *l, const struct config *cfg, struc
  * as long as px. The one named PASSED_ADMIN is left alone. */
 MUST_USE bool proxy_listen(struct proxy *px, struct passed *passed, char *why, size_t why_len)
     LOOP_ONLY;
+/* What a configuration says of listeners that can be changed: their TLS. Made at leisure, put in
+ * force by proxy_commit(). */
+struct proxy_plan;
+/* Reads files: boot, --check and reload only. NULL: errors has a line for each listener whose TLS
+ * cannot be, naming it, the file and the cause. */
+MUST_USE struct proxy_plan *proxy_plan_new(const struct config *cfg, struct buf *errors) ANY_THREAD;
+void proxy_plan_free(struct proxy_plan **pp) ANY_THREAD;
 /* From now on cfg is the configuration, and borrowed, instead of the one before. What is under way
- * goes on, with timers as they were armed. */
-void proxy_commit(struct proxy *px, const struct config *cfg) LOOP_ONLY;
+ * goes on, with timers as they were armed; who is connected keeps the TLS it has. Takes the plan.
+ * Has any listener got another TLS? */
+bool proxy_commit(struct proxy *px, const struct config *cfg, struct proxy_plan **pp) LOOP_ONLY;
 /* Begins to accept. */
 MUST_USE bool proxy_start(struct proxy *px) LOOP_ONLY;
 /* Idle clients are to be left with it at drain, as far as it keeps them. Borrowed until px is gone.

@@ -5,6 +5,7 @@
  *
  *   proxy     listeners, drain, the lists
  *   client    a local connection: reads heads, one exchange at a time, keep-alive, farewell
+ *   shake     TLS handshakes with clients
  *   exchange  one request's life, tied to at most one lease
  *   session   requests of one session_id, one after another, on one address
  *   errand    a small request of our own on a lease
@@ -20,6 +21,7 @@
 #include "base/metric.h"
 #include "clickhouse/ch_coding.h"
 #include "http/http.h"
+#include "net/tls_server.h"
 #include "proxy/proxy_view.h"
 #include "rt/pipe.h"
 
@@ -53,11 +55,28 @@ void errors_note(struct errors *r, const struct error_entry *e) LOOP_ONLY;
 void ex_note_error(struct exchange *ex, const char *token, int status, int code, const char *detail)
     LOOP_ONLY;
 
+#define DOOR_NAME_MAX 63
+
+/* The TLS of a listener. */
+struct door_tls {
+    struct tls_server *server; /* shares; NULL: plain HTTP */
+    uint64_t print;            /* of the files and options it was made of */
+};
+
 /* A listener, and what holds for those who come in by it. */
 struct door {
     struct proxy *px;
     struct listener listener;
-    char name[64]; /* of its section, or of the passed socket; cut to fit */
+    char name[DOOR_NAME_MAX + 1]; /* of its section, or of the passed socket; cut to fit */
+    struct door_tls tls;          /* clients keep the one they met */
+};
+
+/* TLS handshakes under way. */
+struct shakes {
+    struct list ready;      /* clients whose socket woke, oldest first */
+    struct list waiting;    /* those who wait until fewer are running */
+    size_t running, queued; /* queued: on waiting */
+    struct loop_task task;
 };
 
 struct proxy {
@@ -69,6 +88,7 @@ struct proxy {
     struct caps *caps; /* NULL until compression is asked for */
     struct door doors[CONFIG_MAX_LISTEN];
     size_t door_count;
+    struct shakes shakes;
     struct list clients;
     size_t client_count;
     struct list exchanges; /* that run, oldest first */
@@ -93,16 +113,24 @@ struct proxy {
     uint64_t next_client_id, next_exchange_id;
 };
 
+/* What one too many is told in its own language. */
+struct str door_busy_reply(const struct proxy *px, const struct door *d) LOOP_ONLY;
+/* As the plan says, for the listener of that name; did it change anything? */
+bool door_take_tls(struct door *d, const struct proxy_plan *plan) LOOP_ONLY;
+void door_tls_fini(struct door_tls *t) LOOP_ONLY;
+/* Tells when the first certificate ends. */
+void doors_update_metrics(const struct proxy *px) LOOP_ONLY;
 /* Something ended: if the drain waited for it, say so. */
 void proxy_check_drained(struct proxy *px) LOOP_ONLY;
 
 /* ---- client ---- */
 
 enum client_state {
-    CLIENT_IDLE,   /* between requests, or inside a head */
-    CLIENT_BUSY,   /* an exchange runs */
-    CLIENT_LINGER, /* answered and shut down; reads what still comes, so that no reset eats the
-                      answer */
+    CLIENT_SHAKING, /* TLS is not up yet */
+    CLIENT_IDLE,    /* between requests, or inside a head */
+    CLIENT_BUSY,    /* an exchange runs */
+    CLIENT_LINGER,  /* answered and shut down; reads what still comes, so that no reset eats the
+                       answer */
     CLIENT_CLOSED,
 };
 
@@ -123,6 +151,12 @@ struct client {
     uint64_t id, served, peer_key;
     struct mono since;
     int64_t linger_left;
+    struct tls_server *tls; /* shares; NULL: plain */
+    struct tls_peer *cert;  /* owned; NULL: it showed no certificate */
+    struct list shake_link;
+    bool shaking;      /* one of those that run */
+    bool shake_queued; /* one of those that wait */
+    bool patient;      /* lingers for longer, once */
     bool is_unix;
     bool keep; /* draining, and the manager is to keep it for the next process */
 };
@@ -146,8 +180,30 @@ void client_close(struct client *c) LOOP_ONLY;
  * closed after drain_idle, unless it speaks until then. Closing at once would reset a request that
  * is on its way to us. */
 void client_leave_soon(struct client *c) LOOP_ONLY;
+/* The TLS handshake is done. */
+void client_secured(struct client *c) LOOP_ONLY;
+/* What came first is no TLS: tells so in words, and closes. */
+void client_refuse_plain(struct client *c, char first) LOOP_ONLY;
+/* Ends the connection so that the peer gets all that was written. */
+void client_linger(struct client *c) LOOP_ONLY;
+/* The common name of the client's verified certificate; empty: none, or none fit to be compared. */
+static inline struct str
+client_cert_cn(const struct client *c)
+{
+    return c->cert == NULL ? STR("") : str_of(c->cert->cn);
+}
 /* Whose turn a request of this client counts as. */
 uint64_t client_flow_key(struct client *c, struct str user) LOOP_ONLY;
+
+/* ---- shake ---- */
+
+void shakes_init(struct shakes *s);
+/* The socket of a client in handshake woke; c may be closed on return. */
+void shake_on_stream(struct client *c) LOOP_ONLY;
+/* It took too long. */
+void shake_on_timer(struct client *c) LOOP_ONLY;
+/* The client goes: another one may have its turn. */
+void shake_leave(struct client *c) LOOP_ONLY;
 
 /* ---- exchange ---- */
 

@@ -10,6 +10,7 @@ static const char *
 client_state_name(const struct client *c)
 {
     switch (c->state) {
+    case CLIENT_SHAKING: return "handshake";
     case CLIENT_IDLE: return c->in.len > 0 ? "head" : "idle";
     case CLIENT_BUSY: return "busy";
     case CLIENT_LINGER:
@@ -57,6 +58,9 @@ proxy_each_client(const struct proxy *px, proxy_client_fn fn, void *arg)
             .pid = -1,
             .age_us = mono_diff_us(now, c->since),
             .exchange = c->state == CLIENT_BUSY ? c->ex->id : 0,
+            .tls = c->conn.ssl == NULL ? NULL : SSL_get_version(c->conn.ssl),
+            .cert_cn = c->cert == NULL ? "" : c->cert->cn,
+            .cert_subject = c->cert == NULL ? "" : c->cert->subject,
         };
         struct ucred cred;
         socklen_t len = sizeof cred;

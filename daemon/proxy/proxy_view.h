@@ -15,12 +15,15 @@
 
 struct proxy_client_view {
     uint64_t id, served;
-    const char *state; /* "idle", "head": a request head has begun, "busy", "closing" */
-    const char *peer;  /* its address; "unix" */
+    const char
+        *state;       /* "handshake", "idle", "head": a request head has begun, "busy", "closing" */
+    const char *peer; /* its address; "unix" */
     const char *local; /* the address it came to */
     int64_t uid, pid;  /* of a unix peer, as it connected; -1: not known */
     int64_t age_us;
-    uint64_t exchange; /* that runs; 0: none */
+    uint64_t exchange;                  /* that runs; 0: none */
+    const char *tls;                    /* "TLSv1.3"; NULL: plain */
+    const char *cert_cn, *cert_subject; /* of its certificate; "" where there is none */
 };
 typedef bool (*proxy_client_fn)(void *arg, const struct proxy_client_view *v); /* on the loop */
 void proxy_each_client(const struct proxy *px, proxy_client_fn fn, void *arg) LOOP_ONLY;

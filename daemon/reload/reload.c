@@ -163,7 +163,7 @@ commit(struct reload *r, struct reload_job *job)
     log_set_level(next->log.level);
     log_set_format(next->log.format);
     bool tls = upool_commit(r->p.pool, &job->plan, next->chmux.stall_timeout);
-    proxy_commit(r->p.proxy, next);
+    tls = proxy_commit(r->p.proxy, next, &job->listeners) || tls;
     if (r->p.admin != NULL)
         admin_commit(r->p.admin, next);
     config_free(&old);

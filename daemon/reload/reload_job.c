@@ -14,7 +14,8 @@ run(struct aside_job *aside)
     job->plan = upool_plan_new(&job->next->upstream[0], why, sizeof why);
     if (job->plan == NULL)
         buf_addf(&job->errors, "%s\n", why);
-    job->ok = job->plan != NULL;
+    job->listeners = proxy_plan_new(job->next, &job->errors);
+    job->ok = job->plan != NULL && job->listeners != NULL;
 }
 
 static void
@@ -49,6 +50,7 @@ reload_job_free(struct reload_job **jp)
     *jp = NULL;
     OBJ_CHECK(job, RELOAD_JOB_MAGIC);
     upool_plan_free(&job->plan);
+    proxy_plan_free(&job->listeners);
     config_changes_fini(&job->changes);
     config_free(&job->next);
     config_free(&job->orphan);

@@ -7,7 +7,7 @@
  */
 #include "rt/aside.h"
 #include "reload/settings.h"
-#include "upstream/upool.h"
+#include "proxy/proxy.h"
 
 #define RELOAD_JOB_MAGIC 0x726c6f61u
 
@@ -25,6 +25,7 @@ struct reload_job {
     struct config *next;
     struct config_changes changes;
     struct upool_plan *plan;
+    struct proxy_plan *listeners;
     struct buf errors; /* lines; warnings if ok */
 };
 
