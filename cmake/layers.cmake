@@ -4,6 +4,7 @@
 
 function(chmux_layer name)
     file(GLOB sources CONFIGURE_DEPENDS ${PROJECT_SOURCE_DIR}/daemon/${name}/*.c)
+    list(FILTER sources EXCLUDE REGEX "/main\\.c$") # a program's own, so that tests can link the rest
     if(sources)
         add_library(chmux_${name} STATIC ${sources})
         target_include_directories(chmux_${name} PUBLIC ${PROJECT_SOURCE_DIR}/daemon)
@@ -17,7 +18,7 @@ endfunction()
 
 # Bottom first.
 set(CHMUX_LAYERS base http codec clickhouse config rt net upstream proxy admin
-    reload)
+    reload ctl)
 chmux_layer(base Threads::Threads)
 chmux_layer(http chmux_base)
 chmux_layer(codec chmux_base PkgConfig::ZLIB PkgConfig::ZSTD PkgConfig::LZ4 PkgConfig::BROTLIDEC
@@ -30,6 +31,7 @@ chmux_layer(upstream chmux_net)
 chmux_layer(proxy chmux_upstream)
 chmux_layer(admin chmux_proxy)
 chmux_layer(reload chmux_admin)
+chmux_layer(ctl chmux_net PkgConfig::JANSSON m)
 
 # Links `target` to the layers that its source, or a header beside it, includes: so a unit test sees
 # its layer and below and does not wait for what lies above.

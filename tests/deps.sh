@@ -1,9 +1,9 @@
 # Sourced by tests/run.sh and quickstart.sh: what must be installed, and how, on Debian 12. A machine
 # that has everything is left alone and no network is used.
 
-# Building chmuxd.
+# Building chmuxd and chmux.
 BUILD_PACKAGES="gcc libc6-dev make cmake ninja-build pkg-config libevent-dev libssl-dev libinih-dev
-    zlib1g-dev libzstd-dev liblz4-dev libbrotli-dev ca-certificates"
+    zlib1g-dev libzstd-dev liblz4-dev libbrotli-dev libjansson-dev ca-certificates"
 # The unit tests and lints: cmocka, clang with its sanitizer runtimes, ctags.
 UNIT_PACKAGES="libcmocka-dev zstd lz4 brotli clang libclang-rt-14-dev llvm clang-format universal-ctags binutils python3"
 # The system tests: real servers, proxies and clients (node and npm: ensure_npm; Go, if there is one).

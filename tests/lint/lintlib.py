@@ -24,6 +24,7 @@ RANK = {
     "proxy": 5,
     "admin": 6,
     "reload": 7,
+    "ctl": 8,
     "main": 8,
 }
 # Rule zero: clickhouse says what a parsed HTTP request means and which codec it asks for, so it

@@ -1,4 +1,4 @@
-"""u: the control API and the tool chmux."""
+"""u: the control API."""
 import json
 import os
 import re
