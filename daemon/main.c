@@ -36,7 +36,7 @@ struct daemon {
     struct inherited *inherited;
     struct loop *loop;
     struct resolver *resolver;
-    struct upool *pool;
+    struct upools pools;
     struct proxy *proxy;
     struct admin *admin;
     struct reload *reload;
@@ -203,7 +203,7 @@ report(struct daemon *d)
     bool draining = proxy_is_draining(d->proxy);
     if (!notify_is_on(&d->notify))
         return;
-    upool_stats(d->pool, &st);
+    upools_stats(&d->pools, &st);
     notify_status(&d->notify,
         "%s: %" PRId64 " clients, %zu of %zu upstream connections busy, %zu requests waiting",
         draining ? "Draining" : "Serving", metric_get(M_CLIENTS), st.active, st.cap,
@@ -309,22 +309,20 @@ boot(struct daemon *d, char *why, size_t why_len)
         !timer_reserve(&d->drain_timer) || !timer_reserve(&d->report_timer) ||
         !listener_spare_open())
         return false;
-    d->pool =
-        upool_new(d->loop, d->resolver, &cfg->upstream[0], cfg->chmux.stall_timeout, why, why_len);
-    if (d->pool == NULL)
+    if (!upools_open(&d->pools, d->loop, d->resolver, cfg, why, why_len))
         return false;
-    d->proxy = proxy_new(d->loop, cfg, d->pool);
+    d->proxy = proxy_new(d->loop, cfg, &d->pools);
     if (d->proxy == NULL || !proxy_listen(d->proxy, passed, why, why_len))
         return false;
     if (cfg->admin.address.count > 0 || passed_find(passed, PASSED_ADMIN) != NULL) {
-        d->admin = admin_new(d->loop, cfg, d->proxy, d->pool, passed, why, why_len);
+        d->admin = admin_new(d->loop, cfg, d->proxy, &d->pools, passed, why, why_len);
         if (d->admin == NULL)
             return false;
         admin_on_stop(d->admin, on_admin_stop, d);
     }
     d->reload = reload_new(&(struct reload_parts){.loop = d->loop,
         .notify = &d->notify,
-        .pool = d->pool,
+        .pools = &d->pools,
         .proxy = d->proxy,
         .admin = d->admin,
         .settings = d->settings,
@@ -353,7 +351,7 @@ shut_down(struct daemon *d)
         loop_run_deferred(d->loop);
     admin_free(&d->admin);
     proxy_free(&d->proxy);
-    upool_free(&d->pool);
+    upools_close(&d->pools);
     resolver_free(&d->resolver);
     reload_free(&d->reload);
     timer_fini(&d->drain_timer);
@@ -373,7 +371,7 @@ run(struct daemon *d)
         return EXIT_START;
     }
     say_addresses(d);
-    upool_start(d->pool);
+    upools_start(&d->pools);
     notify_ready(&d->notify);
     report(d);
     loop_run(d->loop);

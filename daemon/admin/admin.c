@@ -111,11 +111,8 @@ put_answer(struct buf *out, int status, const char *type, struct str body, bool 
 void
 admin_update_gauges(struct admin *a)
 {
-    struct upool_stats st;
-    upool_stats(a->pool, &st);
-    upool_update_metrics(a->pool);
+    upools_update_metrics(a->pools);
     proxy_update_metrics(a->px);
-    metric_set(M_QUEUED, (int64_t)(st.waiting + proxy_sessions_waiting(a->px)));
     metric_set(M_MEMORY_USED, (int64_t)mem_used());
     metric_set(M_MEMORY_LIMIT, (int64_t)mem_limit());
     metric_set(M_CODEC_MEMORY_LIMIT, (int64_t)mem_long_limit());
@@ -144,7 +141,7 @@ answer_ready(struct admin_client *c, bool upstream, bool head)
     struct admin *a = c->admin;
     if (proxy_is_draining(a->px))
         put_answer(&c->out, 503, TEXT, STR("draining\n"), head);
-    else if (upstream && !upool_seems_up(a->pool))
+    else if (upstream && !upools_seem_up(a->pools))
         put_answer(&c->out, 503, TEXT, STR("no upstream address works\n"), head);
     else
         put_answer(&c->out, 200, TEXT, STR("ok\n"), head);
@@ -476,7 +473,7 @@ wall_now_s(void)
 }
 
 struct admin *
-admin_new(struct loop *l, const struct config *cfg, struct proxy *px, struct upool *pool,
+admin_new(struct loop *l, const struct config *cfg, struct proxy *px, const struct upools *pools,
     struct passed *passed, char *why, size_t why_len)
 {
     struct admin *a = mem_zalloc(sizeof *a);
@@ -487,7 +484,7 @@ admin_new(struct loop *l, const struct config *cfg, struct proxy *px, struct upo
     a->loop = l;
     a->cfg = cfg;
     a->px = px;
-    a->pool = pool;
+    a->pools = pools;
     a->started = loop_now(l);
     a->started_s = wall_now_s();
     a->busy =

@@ -43,7 +43,7 @@ typedef uint64_t (*admin_reload_fn)(void *arg); /* on the loop */
  * at least is there. cfg is borrowed until admin_commit() brings another. NULL: why says what
  * failed. */
 MUST_USE struct admin *admin_new(struct loop *l, const struct config *cfg, struct proxy *px,
-    struct upool *pool, struct passed *passed, char *why, size_t why_len) LOOP_ONLY;
+    const struct upools *pools, struct passed *passed, char *why, size_t why_len) LOOP_ONLY;
 /* Who ends the process when asked to. Until then such commands are refused. */
 void admin_on_stop(struct admin *a, admin_stop_fn fn, void *arg) LOOP_ONLY;
 /* Who reloads the configuration when asked to. */

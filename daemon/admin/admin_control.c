@@ -42,10 +42,11 @@ static struct admin_done LOOP_ONLY
 pause_pool(struct admin *a, bool pause, struct jsonw *j)
 {
     struct upool_stats st;
-    upool_stats(a->pool, &st);
+    upools_stats(a->pools, &st);
     if (pause && proxy_is_draining(a->px))
         return fail(j, 409, "draining", "chmuxd is draining: what waits has to be served", NULL);
-    upool_pause(a->pool, pause);
+    for (size_t i = 0; i < a->pools->count; i++)
+        upool_pause(a->pools->pool[i], pause);
     jsonw_bool(j, "was_paused", st.paused);
     jsonw_uint(j, "waiting", st.waiting);
     if (pause)
@@ -56,8 +57,13 @@ pause_pool(struct admin *a, bool pause, struct jsonw *j)
 static struct admin_done LOOP_ONLY
 reconnect(struct admin *a, struct jsonw *j)
 {
-    size_t idle, active;
-    upool_reconnect(a->pool, &idle, &active);
+    size_t idle = 0, active = 0;
+    for (size_t i = 0; i < a->pools->count; i++) {
+        size_t pool_idle, pool_active;
+        upool_reconnect(a->pools->pool[i], &pool_idle, &pool_active);
+        idle += pool_idle;
+        active += pool_active;
+    }
     jsonw_uint(j, "closed", idle);
     jsonw_uint(j, "close_when_done", active);
     return say(j, "idle connections are closed, busy ones when their request is done");

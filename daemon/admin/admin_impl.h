@@ -12,7 +12,7 @@
 struct admin {
     struct loop *loop;
     struct proxy *px;
-    struct upool *pool;
+    const struct upools *pools;
     const struct config *cfg;
     struct listener listeners[CONFIG_MAX_ADMIN];
     size_t listener_count;

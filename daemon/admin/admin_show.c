@@ -21,7 +21,8 @@ struct list_writer {
     struct jsonw_place mark;
     size_t limit, shown;
     bool truncated;
-    bool lost; /* not even what stands before the list fitted */
+    bool lost;            /* not even what stands before the list fitted */
+    const char *upstream; /* of the pool that is being listed; borrowed */
 };
 
 static struct list_writer
@@ -163,8 +164,8 @@ put_queue_numbers(const struct admin *a, const struct upool_stats *st, struct js
 {
     jsonw_uint(j, "waiting", st->waiting);
     jsonw_uint(j, "waiting_for_session", proxy_sessions_waiting(a->px));
-    jsonw_int(j, "size", a->cfg->upstream[0].queue_size);
-    jsonw_ms(j, "timeout_ms", a->cfg->upstream[0].queue_timeout);
+    jsonw_uint(j, "size", st->queue_size);
+    jsonw_ms(j, "timeout_ms", st->queue_timeout_us);
     jsonw_bool(j, "paused", st->paused);
 }
 
@@ -184,7 +185,7 @@ put_histograms(struct jsonw *j)
         jsonw_ms(j, NULL, INT64_C(50) << i);
     jsonw_end(j);
     for (size_t i = 0; i < HISTOGRAM_COUNT; i++) {
-        const struct histogram *h = &metric_histograms[i];
+        const struct histogram sum = metric_histogram((enum histogram_id)i), *h = &sum;
         jsonw_object(j, keys[i]);
         jsonw_uint(j, "count", h->count);
         jsonw_ms(j, "sum_ms", (int64_t)h->sum_us);
@@ -233,7 +234,7 @@ static void LOOP_ONLY
 show_status(struct admin *a, struct jsonw *j)
 {
     struct upool_stats st;
-    upool_stats(a->pool, &st);
+    upools_stats(a->pools, &st);
     jsonw_text(j, "version", CHMUX_VERSION);
     jsonw_int(j, "pid", getpid());
     jsonw_int(j, "uid", geteuid());
@@ -348,6 +349,7 @@ on_conn(void *arg, const struct upool_conn_view *v)
     if (!item_begin(w))
         return false;
     jsonw_uint(w->j, "id", v->id);
+    jsonw_text(w->j, "upstream", w->upstream);
     jsonw_text(w->j, "state", v->state);
     jsonw_text(w->j, "address", v->address);
     jsonw_bool(w->j, "tls", v->tls);
@@ -364,6 +366,7 @@ on_endpoint(void *arg, const struct upool_addr_view *v)
     struct list_writer *w = arg;
     if (!item_begin(w))
         return false;
+    jsonw_text(w->j, "upstream", w->upstream);
     jsonw_text(w->j, "host", v->host);
     jsonw_uint(w->j, "port", v->port);
     jsonw_bool(w->j, "tls", v->tls);
@@ -481,7 +484,7 @@ static void LOOP_ONLY
 show_pool(struct admin *a, const struct admin_call *call, struct jsonw *j)
 {
     struct upool_stats st;
-    upool_stats(a->pool, &st);
+    upools_stats(a->pools, &st);
     bool queue = call->id == ADMIN_QUEUE;
     if (queue)
         put_queue_numbers(a, &st, j);
@@ -490,9 +493,20 @@ show_pool(struct admin *a, const struct admin_call *call, struct jsonw *j)
     struct list_writer w = list_begin(j, queue ? "waiters" : "connections", call->limit);
     if (queue)
         proxy_each_waiter(a->px, on_waiter, &w);
-    else
-        upool_each_conn(a->pool, on_conn, &w);
+    for (size_t i = 0; i < a->pools->count && !queue; i++) {
+        w.upstream = upool_name(a->pools->pool[i]);
+        upool_each_conn(a->pools->pool[i], on_conn, &w);
+    }
     list_end(&w);
+}
+
+static void LOOP_ONLY
+list_endpoints(const struct admin *a, struct list_writer *w)
+{
+    for (size_t i = 0; i < a->pools->count; i++) {
+        w->upstream = upool_name(a->pools->pool[i]);
+        upool_each_addr(a->pools->pool[i], on_endpoint, w);
+    }
 }
 
 static void LOOP_ONLY
@@ -507,7 +521,7 @@ show_list(struct admin *a, const struct admin_call *call, struct jsonw *j)
     switch ((int)call->id) {
     case ADMIN_CLIENTS: proxy_each_client(a->px, on_client, &w); break;
     case ADMIN_EXCHANGES: proxy_each_exchange(a->px, on_exchange, &w); break;
-    case ADMIN_ENDPOINTS: upool_each_addr(a->pool, on_endpoint, &w); break;
+    case ADMIN_ENDPOINTS: list_endpoints(a, &w); break;
     case ADMIN_PIPES: proxy_each_pipe(a->px, on_pipe, &w); break;
     case ADMIN_ERRORS: proxy_each_error(a->px, on_error, &w); break;
     case ADMIN_CONFIG: w.truncated |= !config_each(a->cfg, on_option, &w); break;

@@ -322,7 +322,7 @@ note_received(struct exchange *ex)
         return;
     ex->got_byte = true;
     ex->first = ex->progress;
-    metric_observe_us(H_FIRST_BYTE, mono_diff_us(ex->first, ex->start));
+    metric_observe_us(ex->upstream->metrics, H_FIRST_BYTE, mono_diff_us(ex->first, ex->start));
 }
 
 /* Upstream to pipe, as much as it takes. */

@@ -57,7 +57,8 @@ ex_fail(struct exchange *ex, enum err e, const char *detail)
     recode_close_pipes(ex);
     ex->err = e;
     if (ex->state == EX_QUEUED && !ex->retried)
-        metric_observe_us(H_QUEUE_WAIT, mono_diff_us(loop_now(px->loop), ex->start));
+        metric_observe_us(
+            ex->upstream->metrics, H_QUEUE_WAIT, mono_diff_us(loop_now(px->loop), ex->start));
     ex_note_error(ex, err_info(e)->token, err_info(e)->status, err_info(e)->code, detail);
     LOG_D("exchange_failed id=%" PRIu64 " error=%s detail=\"%s\"", ex->id, err_info(e)->token,
         detail == NULL ? "" : detail);
@@ -137,8 +138,8 @@ ex_requeue(struct exchange *ex, enum metric_id reason, bool fresh)
     loop_undefer(&ex->task);
     ex_goto(ex, EX_QUEUED);
     ex->waiter.fresh = fresh;
-    timer_arm_in(&ex->client->timer, ex->px->cfg->upstream[0].queue_timeout);
-    upool_wait_urgent(ex->px->pool, &ex->waiter);
+    timer_arm_in(&ex->client->timer, ex->upstream->cfg->queue_timeout);
+    upool_wait_urgent(ex->upstream->pool, &ex->waiter);
 }
 
 void
@@ -158,7 +159,7 @@ ex_upstream_lost(struct exchange *ex, const char *why)
             ex_fail(ex, ERR_UPSTREAM_CLOSED, conn_tls_reason(uconn_stream(uc)));
         return;
     }
-    metric_inc(M_RETRIES);
+    metric_inc_in(ex->upstream->metrics, M_RETRIES);
     ex_note_error(ex, "retried", 0, 0, why);
     ex->retried = true;
     ex->head_sent = 0;

@@ -45,7 +45,7 @@ bool
 ex_compose_head(struct exchange *ex, const struct http_req *r)
 {
     struct buf *h = &ex->head;
-    ex->names_host = upool_names_host(ex->px->pool);
+    ex->names_host = upool_names_host(ex->upstream->pool);
     /* 18.16 answers other methods without a parameter differently than with one. */
     bool usual = r->method == HTTP_M_GET || r->method == HTTP_M_HEAD || r->method == HTTP_M_POST;
     bool need_id = usual && ex->ch.is_query && !ex->ch.has_query_id;
@@ -174,7 +174,7 @@ check_more(struct exchange *ex)
 static void
 remember(struct exchange *ex, const char *p, size_t n)
 {
-    size_t limit = ex->px->cfg->upstream[0].replay_buffer;
+    size_t limit = ex->upstream->cfg->replay_buffer;
     if (!ex->keep_replay)
         return;
     bool wanted = ex->ch.is_query && ex->ch.url_class != CH_INSERT;

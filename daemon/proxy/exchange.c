@@ -134,7 +134,7 @@ count_end(const struct exchange *ex, bool gone)
                                    : M_DONE_OK);
     metric_dec(M_EXCHANGES);
     struct mono now = loop_now(ex->px->loop);
-    metric_observe_us(H_TOTAL, mono_diff_us(now, ex->start));
+    metric_observe_us(ex->upstream->metrics, H_TOTAL, mono_diff_us(now, ex->start));
 }
 
 void
@@ -175,7 +175,7 @@ ex_finish(struct exchange *ex)
 void
 ex_client_gone(struct exchange *ex)
 {
-    if (ex->px->cfg->upstream[0].on_disconnect == ON_DISCONNECT_KILL)
+    if (ex->upstream->cfg->on_disconnect == ON_DISCONNECT_KILL)
         kill_query_of(ex);
     ex_leave_upstream(ex, M_CLOSE_GONE);
     ex_end(ex, FAREWELL_GONE);
@@ -267,6 +267,7 @@ static void LOOP_ONLY
 watch_for_stall(struct exchange *ex)
 {
     const struct config *cfg = ex->px->cfg;
+    const struct config_upstream *up = ex->upstream->cfg;
     struct client *c = ex->client;
     bool stalled = ex_has_output(ex); /* the client does not take it */
     if (!stalled && ex->state == EX_SENDING && !ex->tunnel)
@@ -275,8 +276,8 @@ watch_for_stall(struct exchange *ex)
         timer_arm(&c->timer, mono_add_us(ex->progress, cfg->chmux.stall_timeout));
     else if (ex->state == EX_RECEIVING && !ex->looked)
         timer_arm(&c->timer, mono_add_us(ex->start, LOOK_AFTER_US));
-    else if (ex->state == EX_RECEIVING && !ex->got_byte && cfg->upstream[0].response_timeout > 0)
-        timer_arm(&c->timer, mono_add_us(ex->progress, cfg->upstream[0].response_timeout));
+    else if (ex->state == EX_RECEIVING && !ex->got_byte && up->response_timeout > 0)
+        timer_arm(&c->timer, mono_add_us(ex->progress, up->response_timeout));
     else
         timer_disarm(&c->timer);
 }
@@ -432,7 +433,7 @@ ex_lease(struct exchange *ex, struct uconn *uc)
     ex->reused = uconn_is_reused(uc);
     ex->leased = ex->progress = loop_now(px->loop);
     if (first)
-        metric_observe_us(H_QUEUE_WAIT, mono_diff_us(ex->leased, ex->start));
+        metric_observe_us(ex->upstream->metrics, H_QUEUE_WAIT, mono_diff_us(ex->leased, ex->start));
     if (ex->session != NULL)
         session_ran_on(ex->session, uc);
     if (ex->rc == NULL || recode_lease(ex))
@@ -507,7 +508,6 @@ left_before_waiting(struct exchange *ex)
 static void LOOP_ONLY
 ex_queue(struct exchange *ex)
 {
-    struct proxy *px = ex->px;
     if (left_before_waiting(ex))
         return;
     if (!park_body(ex)) {
@@ -515,20 +515,19 @@ ex_queue(struct exchange *ex)
         return;
     }
     struct str user = str_n(ex->ch.user, ex->ch.user_len);
-    metric_inc(M_QUEUE_WAITS);
-    enum err e = upool_wait(px->pool, &ex->waiter, client_flow_key(ex->client, user));
+    metric_inc_in(ex->upstream->metrics, M_QUEUE_WAITS);
+    enum err e = upool_wait(ex->upstream->pool, &ex->waiter, client_flow_key(ex->client, user));
     if (e != ERR_OK) {
         ex_fail(ex, e, NULL);
         return;
     }
-    timer_arm(&ex->client->timer, mono_add_us(ex->start, px->cfg->upstream[0].queue_timeout));
+    timer_arm(&ex->client->timer, mono_add_us(ex->start, ex->upstream->cfg->queue_timeout));
 }
 
 /* Its turn in the session, if it has one: now a lease. */
 static void LOOP_ONLY
 ex_seek_lease(struct exchange *ex)
 {
-    struct proxy *px = ex->px;
     struct uaddr *pin = ex->session == NULL ? NULL : session_pin(ex->session);
     uint64_t last = ex->session == NULL ? 0 : session_last_conn(ex->session);
     if (pin != NULL && uaddr_is_gone(pin)) {
@@ -537,7 +536,7 @@ ex_seek_lease(struct exchange *ex)
     }
     ex->waiter =
         (struct upool_waiter){.granted = on_granted, .failed = on_refused, .arg = ex, .pin = pin};
-    struct uconn *uc = upool_try_lease(px->pool, pin, last);
+    struct uconn *uc = upool_try_lease(ex->upstream->pool, pin, last);
     if (uc != NULL)
         ex_lease(ex, uc);
     else
@@ -554,24 +553,23 @@ exchange_on_session(struct exchange *ex)
 static void LOOP_ONLY
 ex_enter_session(struct exchange *ex)
 {
-    struct proxy *px = ex->px;
-    if (sessions_waiting(px->sessions) >= (size_t)px->cfg->upstream[0].queue_size) {
+    if (sessions_waiting(ex->upstream->sessions) >= (size_t)ex->upstream->cfg->queue_size) {
         ex_fail(ex, ERR_QUEUE_FULL, NULL);
         return;
     }
-    switch (session_enter(px->sessions, ex)) {
+    switch (session_enter(ex->upstream->sessions, ex)) {
     case SESSION_GO: ex_seek_lease(ex); return;
     case SESSION_NOMEM: ex_fail(ex, ERR_NOMEM, NULL); return;
     case SESSION_WAIT: break;
     }
     if (left_before_waiting(ex))
         return;
-    metric_inc(M_QUEUE_WAITS);
+    metric_inc_in(ex->upstream->metrics, M_QUEUE_WAITS);
     if (!park_body(ex)) {
         ex_fail(ex, ERR_NOMEM, NULL);
         return;
     }
-    timer_arm(&ex->client->timer, mono_add_us(ex->start, px->cfg->upstream[0].queue_timeout));
+    timer_arm(&ex->client->timer, mono_add_us(ex->start, ex->upstream->cfg->queue_timeout));
 }
 
 /* Copies out of the scratch head all that is needed later. */
@@ -610,6 +608,7 @@ exchange_start(struct client *c, const struct http_req *r, struct blk *b)
     ex->state = EX_QUEUED;
     ex->client = c;
     ex->px = px;
+    ex->upstream = &px->upstreams[0];
     ex->id = ++px->next_exchange_id;
     ex->start = ex->progress = loop_now(px->loop);
     ex->first = ex->leased = (struct mono){0};

@@ -12,7 +12,7 @@
 
 struct kill {
     uint32_t magic;
-    struct proxy *px;
+    struct upstream *up;
     struct list link;
     struct upool_waiter waiter;
     struct uaddr *at; /* counted */
@@ -35,8 +35,8 @@ on_free(void *arg)
 static void LOOP_ONLY
 kill_end(struct kill *k, bool ok, const char *why)
 {
-    struct proxy *px = k->px;
-    metric_inc(ok ? M_KILLS_OK : M_KILLS_FAILED);
+    struct proxy *px = k->up->px;
+    metric_inc_in(k->up->metrics, ok ? M_KILLS_OK : M_KILLS_FAILED);
     if (!ok) {
         struct error_entry entry = {.at = loop_now(px->loop), .token = "kill_query_failed"};
         snprintf(entry.detail, sizeof entry.detail, "%s: %s", uaddr_text(k->at), why);
@@ -51,6 +51,7 @@ kill_end(struct kill *k, bool ok, const char *why)
     uaddr_unref(&k->at);
     list_remove(&k->link);
     px->kill_count--;
+    k->up->kill_count--;
     loop_defer(px->loop, &k->free_task, on_free, k);
     proxy_check_drained(px);
 }
@@ -101,19 +102,20 @@ on_timeout(void *arg)
 }
 
 static void LOOP_ONLY
-kill_query(struct proxy *px, struct str head, struct str query_id, struct uaddr *at)
+kill_query(struct upstream *up, struct str head, struct str query_id, struct uaddr *at)
 {
+    struct proxy *px = up->px;
     enum err e;
-    metric_inc(M_KILLS);
+    metric_inc_in(up->metrics, M_KILLS);
     struct kill *k = NULL;
     /* More than the pool can hold would only pile up behind a server that does not answer. */
-    if (px->kill_count >= (size_t)px->cfg->upstream[0].pool_size * 4 || query_id.len == 0)
+    if (up->kill_count >= (size_t)up->cfg->pool_size * 4 || query_id.len == 0)
         goto fail;
     k = mem_zalloc(sizeof *k);
     if (k == NULL)
         goto fail;
     OBJ_INIT(k, KILL_MAGIC);
-    k->px = px;
+    k->up = up;
     errand_init(&k->errand);
     timer_init(&k->timer, px->loop, on_timeout, k);
     if (http_req_parse(&px->req, head, &e) != HTTP_OK || !timer_reserve(&k->timer))
@@ -127,11 +129,12 @@ kill_query(struct proxy *px, struct str head, struct str query_id, struct uaddr 
         (struct upool_waiter){.granted = on_granted, .failed = on_refused, .arg = k, .pin = k->at};
     list_push_back(&px->kills, &k->link);
     px->kill_count++;
+    up->kill_count++;
     timer_arm_in(&k->timer, KILL_TIMEOUT_US);
-    upool_wait_urgent(px->pool, &k->waiter);
+    upool_wait_urgent(up->pool, &k->waiter);
     return;
 fail:
-    metric_inc(M_KILLS_FAILED);
+    metric_inc_in(up->metrics, M_KILLS_FAILED);
     if (k == NULL)
         return;
     timer_fini(&k->timer);
@@ -154,7 +157,8 @@ kill_query_of(struct exchange *ex)
         class = ch_request_class(&ex->ch, &px->req, body, ex->up_done && ex->keep_replay);
     bool spare = class == CH_INSERT || (class == CH_UNKNOWN && !ex->ch.multipart);
     if (!spare)
-        kill_query(px, head, str_n(ex->ch.query_id, ex->ch.query_id_len), uconn_addr(ex->uc));
+        kill_query(
+            ex->upstream, head, str_n(ex->ch.query_id, ex->ch.query_id_len), uconn_addr(ex->uc));
 }
 
 void

@@ -41,7 +41,8 @@ on_drain_quiet(void *arg)
 {
     thr_check_loop();
     struct proxy *px = arg;
-    upool_drain(px->pool);
+    for (size_t i = 0; i < px->upstream_count; i++)
+        upool_drain(px->upstreams[i].pool);
 }
 
 /* Listeners close only after what the kernel had queued for them was taken: those clients hold a
@@ -78,6 +79,8 @@ static void
 take_config(struct proxy *px, const struct config *cfg)
 {
     px->cfg = cfg;
+    for (size_t i = 0; i < px->upstream_count; i++)
+        px->upstreams[i].cfg = &cfg->upstream[i];
     int n = snprintf(px->keep_alive_lines, sizeof px->keep_alive_lines,
         "Connection: Keep-Alive\r\nKeep-Alive: timeout=%" PRId64 "\r\n",
         cfg->chmux.idle_timeout / 1000000);
@@ -96,15 +99,30 @@ proxy_commit(struct proxy *px, const struct config *cfg, struct proxy_plan **pp)
     return tls;
 }
 
+static bool LOOP_ONLY
+open_upstreams(struct proxy *px, const struct upools *pools)
+{
+    for (size_t i = 0; i < pools->count; i++) {
+        struct upstream *up = &px->upstreams[px->upstream_count++];
+        up->px = px;
+        up->cfg = &px->cfg->upstream[i];
+        up->pool = pools->pool[i];
+        up->metrics = upool_metrics(up->pool);
+        up->sessions = sessions_new(up);
+        if (up->sessions == NULL)
+            return false;
+    }
+    return true;
+}
+
 struct proxy *
-proxy_new(struct loop *l, const struct config *cfg, struct upool *pool)
+proxy_new(struct loop *l, const struct config *cfg, const struct upools *pools)
 {
     struct proxy *px = mem_zalloc(sizeof *px);
     if (px == NULL)
         return NULL;
     px->loop = l;
     px->cfg = cfg; /* some of what follows reads it */
-    px->pool = pool;
     list_init(&px->clients);
     shakes_init(&px->shakes);
     list_init(&px->exchanges);
@@ -115,7 +133,6 @@ proxy_new(struct loop *l, const struct config *cfg, struct upool *pool)
     timer_init(&px->starved_timer, l, on_starved, px);
     timer_init(&px->drain_timer, l, on_drain_min, px);
     timer_init(&px->quiet_timer, l, on_drain_quiet, px);
-    px->sessions = sessions_new(px);
     px->workers = workers_new(l, &(struct workers_spec){.threads = worker_threads(cfg),
                                      .inline_limit = cfg->chmux.inline_limit,
                                      .queue_items = (size_t)cfg->chmux.pipe_items,
@@ -125,7 +142,7 @@ proxy_new(struct loop *l, const struct config *cfg, struct upool *pool)
     ch_error_response(&px->busy_reply, ERR_MAX_CLIENTS, NULL, 1, false, false);
     ch_error_response(&px->nomem_reply, ERR_NOMEM, NULL, 1, false, false);
     take_config(px, cfg);
-    if (px->sessions == NULL || px->workers == NULL || !buf_ok(&px->busy_reply) ||
+    if (!open_upstreams(px, pools) || px->workers == NULL || !buf_ok(&px->busy_reply) ||
         !buf_ok(&px->nomem_reply) || !timer_reserve(&px->starved_timer) ||
         !timer_reserve(&px->drain_timer) || !timer_reserve(&px->quiet_timer))
         proxy_free(&px);
@@ -336,7 +353,8 @@ proxy_drain(struct proxy *px, loop_fn done, void *arg)
     if (px->draining)
         return;
     px->draining = true;
-    upool_pause(px->pool, false); /* who waits is served, or learns why not, before the end */
+    for (size_t i = 0; i < px->upstream_count; i++) /* who waits is served, or learns why not */
+        upool_pause(px->upstreams[i].pool, false);
     px->drain_done = done;
     px->drain_arg = arg;
     metric_set(M_DRAINING, 1);
@@ -357,6 +375,13 @@ void
 proxy_update_metrics(const struct proxy *px)
 {
     workers_update_metrics(px->workers);
+    for (size_t i = 0; i < px->upstream_count; i++) {
+        const struct upstream *up = &px->upstreams[i];
+        struct upool_stats st;
+        upool_stats(up->pool, &st);
+        metric_set_in(
+            up->metrics, M_QUEUED, (int64_t)(st.waiting + sessions_waiting(up->sessions)));
+    }
     set_ratio(M_LINK_REQUEST_RATIO, M_LINK_REQUEST_PLAIN, M_LINK_REQUEST_CODED);
     set_ratio(M_LINK_RESPONSE_RATIO, M_LINK_RESPONSE_PLAIN, M_LINK_RESPONSE_CODED);
 }
@@ -364,7 +389,10 @@ proxy_update_metrics(const struct proxy *px)
 size_t
 proxy_sessions_waiting(const struct proxy *px)
 {
-    return sessions_waiting(px->sessions);
+    size_t n = 0;
+    for (size_t i = 0; i < px->upstream_count; i++)
+        n += sessions_waiting(px->upstreams[i].sessions);
+    return n;
 }
 
 bool
@@ -407,9 +435,11 @@ proxy_free(struct proxy **pp)
     timer_fini(&px->drain_timer);
     timer_fini(&px->quiet_timer);
     exchange_free_spares(px);
-    sessions_free(&px->sessions);
     workers_free(&px->workers);
-    caps_free(&px->caps);
+    for (size_t i = 0; i < px->upstream_count; i++) {
+        sessions_free(&px->upstreams[i].sessions);
+        caps_free(&px->upstreams[i].caps);
+    }
     http_req_fini(&px->req);
     buf_fini(&px->busy_reply);
     buf_fini(&px->nomem_reply);

@@ -3,19 +3,20 @@
 /*
  * proxy: what ties listeners, clients, exchanges and the upstream pool together.
  *
- * Ownership  Owns its listeners, clients, exchanges and sessions; borrows loop, config and pool.
+ * Ownership  Owns its listeners, clients, exchanges and sessions; borrows loop, config and pools.
  * Threads    Loop only, but proxy_listen() (boot).
  */
 #include "config/config.h"
 #include "net/passed.h"
 #include "net/tls_server.h"
 #include "rt/notify.h"
-#include "upstream/upool.h"
+#include "upstream/upools.h"
 
 struct proxy;
 
-MUST_USE struct proxy *proxy_new(struct loop *l, const struct config *cfg, struct upool *pool)
-    LOOP_ONLY;
+/* pools are those of cfg, and live longer. */
+MUST_USE struct proxy *proxy_new(
+    struct loop *l, const struct config *cfg, const struct upools *pools) LOOP_ONLY;
 /* Binds every configured address; why names the one that failed. Prints nothing.
  *
  * A passed socket becomes the listener of the section that has its name (whose address then is

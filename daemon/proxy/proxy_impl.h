@@ -6,6 +6,7 @@
  *   proxy     listeners, drain, the lists
  *   client    a local connection: reads heads, one exchange at a time, keep-alive, farewell
  *   shake     TLS handshakes with clients
+ *   upstream  what belongs to one [upstream] section: its pool, its sessions, its caps
  *   exchange  one request's life, tied to at most one lease
  *   session   requests of one session_id, one after another, on one address
  *   errand    a small request of our own on a lease
@@ -79,13 +80,25 @@ struct shakes {
     struct loop_task task;
 };
 
+/* ---- upstream ---- */
+
+/* What belongs to one [upstream] section. */
+struct upstream {
+    struct proxy *px;
+    const struct config_upstream *cfg; /* borrowed */
+    struct upool *pool;                /* borrowed */
+    unsigned metrics;                  /* the set they are counted in */
+    struct sessions *sessions;         /* owned */
+    struct caps *caps;                 /* owned; NULL until compression is asked for */
+    size_t kill_count;
+};
+
 struct proxy {
     struct loop *loop;
     const struct config *cfg;
-    struct upool *pool;
-    struct sessions *sessions;
+    struct upstream upstreams[CONFIG_MAX_UPSTREAM]; /* as in cfg: the first is the default */
+    size_t upstream_count;
     struct workers *workers;
-    struct caps *caps; /* NULL until compression is asked for */
     struct door doors[CONFIG_MAX_LISTEN];
     size_t door_count;
     struct shakes shakes;
@@ -247,7 +260,8 @@ struct exchange {
     enum ex_state state;
     struct client *client;
     struct proxy *px;
-    struct uconn *uc; /* the lease, or NULL */
+    struct upstream *upstream; /* where it goes; never NULL */
+    struct uconn *uc;          /* the lease, or NULL */
     struct upool_waiter waiter;
     struct list starved_link;
     struct list link;      /* on px->exchanges, or on px->spare */
@@ -502,7 +516,7 @@ bool caps_learn(struct caps_entry *c, const struct errand *e) LOOP_ONLY;
 
 /* ---- sessions ---- */
 
-MUST_USE struct sessions *sessions_new(struct proxy *px) LOOP_ONLY;
+MUST_USE struct sessions *sessions_new(struct upstream *up) LOOP_ONLY;
 void sessions_free(struct sessions **sp) LOOP_ONLY;
 enum session_result { SESSION_GO, SESSION_WAIT, SESSION_NOMEM };
 /* Joins ex to its session: GO when it may run now (ex->session->addr is the pin, or NULL). */

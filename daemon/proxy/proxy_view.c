@@ -189,8 +189,9 @@ void
 proxy_each_waiter(const struct proxy *px, proxy_waiter_fn fn, void *arg)
 {
     struct each_waiter each = {.px = px, .fn = fn, .arg = arg};
-    upool_each_waiter(px->pool, on_waiter, &each);
-    if (each.stopped || sessions_waiting(px->sessions) == 0)
+    for (size_t i = 0; i < px->upstream_count && !each.stopped; i++)
+        upool_each_waiter(px->upstreams[i].pool, on_waiter, &each);
+    if (each.stopped || proxy_sessions_waiting(px) == 0)
         return;
     LIST_EACH (node, &px->exchanges) {
         char path[PROXY_VIEW_PATH];

@@ -50,7 +50,7 @@ static void
 narrow(struct recode *rc, const struct exchange *ex, const struct http_req *r)
 {
     const struct ch_coding *a = &rc->asked;
-    size_t min = ex->px->cfg->upstream[0].compression_min_size;
+    size_t min = ex->upstream->cfg->compression_min_size;
     bool plain = a->body == CODEC_IDENTITY && !a->body_blocks;
     bool tiny = plain && r->framing == HTTP_BODY_LENGTH && r->meta.content_length < min;
     bool empty = r->framing == HTTP_BODY_NONE ||
@@ -66,7 +66,7 @@ narrow(struct recode *rc, const struct exchange *ex, const struct http_req *r)
 enum err
 recode_start(struct exchange *ex, const struct http_req *r, const char **why)
 {
-    const struct config_upstream *cfg = &ex->px->cfg->upstream[0];
+    const struct config_upstream *cfg = ex->upstream->cfg;
     bool override = has_override(r);
     if (cfg->request_compression == COMPRESSION_OFF &&
         cfg->response_compression == COMPRESSION_OFF && !override)
@@ -88,10 +88,9 @@ recode_start(struct exchange *ex, const struct http_req *r, const char **why)
     narrow(&rc, ex, r);
     if (rc.want_request == CODEC_IDENTITY && rc.want_response == CODEC_IDENTITY)
         return ERR_OK;
-    struct proxy *px = ex->px;
-    if (px->caps == NULL)
-        px->caps = caps_new();
-    if (px->caps == NULL || !mem_take(sizeof rc))
+    if (ex->upstream->caps == NULL)
+        ex->upstream->caps = caps_new();
+    if (ex->upstream->caps == NULL || !mem_take(sizeof rc))
         return ERR_NOMEM;
     ex->rc = mem_zalloc(sizeof rc);
     if (ex->rc == NULL) {
@@ -131,7 +130,7 @@ decoder(enum codec_id id)
 static struct codec_spec
 encoder(const struct exchange *ex, enum codec_id id, int level)
 {
-    const struct config_upstream *cfg = &ex->px->cfg->upstream[0];
+    const struct config_upstream *cfg = ex->upstream->cfg;
     return (struct codec_spec){.id = id,
         .encode = true,
         .level = level,
@@ -143,7 +142,7 @@ static void
 plan_up(struct exchange *ex, enum codec_id link)
 {
     struct recode *rc = ex->rc;
-    int level = (int)ex->px->cfg->upstream[0].compression_level;
+    int level = (int)ex->upstream->cfg->compression_level;
     enum codec_id local = rc->asked.body;
     if (local == CODEC_IDENTITY && rc->asked.body_blocks)
         local = CODEC_BLOCKS;
@@ -316,7 +315,7 @@ static void LOOP_ONLY
 probe_answered(struct exchange *ex)
 {
     struct recode *rc = ex->rc;
-    struct caps_entry *caps = caps_find(ex->px->caps, ex, loop_now(ex->px->loop));
+    struct caps_entry *caps = caps_find(ex->upstream->caps, ex, loop_now(ex->px->loop));
     if (!caps_learn(caps, &rc->probe))
         probe_failed(ex, "refused");
     if (rc->probe.keep && conn_is_open(uconn_stream(ex->uc)) &&
@@ -359,7 +358,7 @@ recode_lease(struct exchange *ex)
     struct recode *rc = ex->rc;
     if (rc->origin.len == 0)
         buf_add(&rc->origin, ex->head.p, ex->head.len);
-    struct caps_entry *caps = caps_find(ex->px->caps, ex, loop_now(ex->px->loop));
+    struct caps_entry *caps = caps_find(ex->upstream->caps, ex, loop_now(ex->px->loop));
     if (!rc->planned && probe_next(ex, caps)) {
         on_probe(ex);
         return false;
@@ -411,8 +410,7 @@ local_coding(const struct exchange *ex)
     }
     if (rc->coding == CODEC_IDENTITY || (a->accepts & CODEC_BIT(rc->coding)) != 0)
         return rc->coding;
-    bool recode =
-        ex->px->cfg->upstream[0].local_encoding == LOCAL_ENCODING_CLIENT || a->refuses_identity;
+    bool recode = ex->upstream->cfg->local_encoding == LOCAL_ENCODING_CLIENT || a->refuses_identity;
     return recode ? ch_preferred(a->accepts) : CODEC_IDENTITY;
 }
 

@@ -27,19 +27,19 @@ struct session {
 };
 
 struct sessions {
-    struct proxy *px;
+    struct upstream *up;
     struct list bucket[BUCKETS];
     struct list idle;
     size_t count, waiting;
 };
 
 struct sessions *
-sessions_new(struct proxy *px)
+sessions_new(struct upstream *up)
 {
     struct sessions *ss = mem_zalloc(sizeof *ss);
     if (ss == NULL)
         return NULL;
-    ss->px = px;
+    ss->up = up;
     for (size_t i = 0; i < BUCKETS; i++)
         list_init(&ss->bucket[i]);
     list_init(&ss->idle);
@@ -58,7 +58,7 @@ session_free(struct session *s)
     mem_give(sizeof *s + s->user_len + s->id_len);
     mem_free(s);
     ss->count--;
-    metric_set(M_SESSIONS, (int64_t)ss->count);
+    metric_set_in(ss->up->metrics, M_SESSIONS, (int64_t)ss->count);
 }
 
 void
@@ -85,13 +85,13 @@ sessions_waiting(const struct sessions *ss)
 static void LOOP_ONLY
 forget_old(struct sessions *ss)
 {
-    struct mono now = loop_now(ss->px->loop);
+    struct mono now = loop_now(ss->up->px->loop);
     for (int i = 0; i < 8; i++) {
         struct list *node = list_first(&ss->idle);
         if (node == NULL)
             return;
         struct session *s = CONTAINER_OF(node, struct session, idle_link);
-        bool full = ss->count >= (size_t)ss->px->cfg->upstream[0].max_sessions;
+        bool full = ss->count >= (size_t)ss->up->cfg->max_sessions;
         if (!full && mono_diff_us(now, s->used) < s->timeout_us)
             return;
         session_free(s);
@@ -131,7 +131,7 @@ session_new(struct sessions *ss, const struct ch_request *ch, uint64_t hash)
     list_init(&s->waiting);
     list_push_back(&ss->bucket[hash % BUCKETS], &s->bucket_link);
     ss->count++;
-    metric_set(M_SESSIONS, (int64_t)ss->count);
+    metric_set_in(ss->up->metrics, M_SESSIONS, (int64_t)ss->count);
     return s;
 }
 
@@ -213,9 +213,9 @@ session_leave(struct exchange *ex)
     if (s->running != NULL)
         return;
     if (!list_empty(&s->waiting)) {
-        loop_defer(ss->px->loop, &s->turn_task, on_turn, s);
+        loop_defer(ss->up->px->loop, &s->turn_task, on_turn, s);
         return;
     }
-    s->used = loop_now(ss->px->loop);
+    s->used = loop_now(ss->up->px->loop);
     list_push_back(&ss->idle, &s->idle_link);
 }

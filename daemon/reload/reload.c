@@ -149,7 +149,7 @@ stage(struct reload *r, struct reload_job *job, char *why, size_t why_len)
     }
     return settings_raise_descriptors(job->next, why, why_len) &&
            (r->p.admin == NULL || admin_may_commit(r->p.admin, job->next, why, why_len)) &&
-           upool_stage(r->p.pool, job->plan, why, why_len);
+           upools_stage(r->p.pools, &job->plan, why, why_len);
 }
 
 /* Nothing here can fail. Does anything differ that is no option: what is in the TLS files? */
@@ -162,7 +162,7 @@ commit(struct reload *r, struct reload_job *job)
     mem_set_limit(next->chmux.memory_limit);
     log_set_level(next->log.level);
     log_set_format(next->log.format);
-    bool tls = upool_commit(r->p.pool, &job->plan, next->chmux.stall_timeout);
+    bool tls = upools_commit(r->p.pools, &job->plan);
     tls = proxy_commit(r->p.proxy, next, &job->listeners) || tls;
     if (r->p.admin != NULL)
         admin_commit(r->p.admin, next);

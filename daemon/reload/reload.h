@@ -23,7 +23,7 @@ struct reload;
 struct reload_parts {
     struct loop *loop;
     struct notify *notify;
-    struct upool *pool;
+    struct upools *pools;
     struct proxy *proxy;
     struct admin *admin; /* NULL: none */
     const struct settings *settings;

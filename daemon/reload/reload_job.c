@@ -11,11 +11,11 @@ run(struct aside_job *aside)
     job->next = settings_load(job->settings, job->now, &job->changes, &job->errors);
     if (job->next == NULL)
         return;
-    job->plan = upool_plan_new(&job->next->upstream[0], why, sizeof why);
-    if (job->plan == NULL)
+    job->ok = upools_plan_open(&job->plan, job->next, why, sizeof why);
+    if (!job->ok)
         buf_addf(&job->errors, "%s\n", why);
     job->listeners = proxy_plan_new(job->next, &job->errors);
-    job->ok = job->plan != NULL && job->listeners != NULL;
+    job->ok = job->ok && job->listeners != NULL;
 }
 
 static void
@@ -49,7 +49,7 @@ reload_job_free(struct reload_job **jp)
         return;
     *jp = NULL;
     OBJ_CHECK(job, RELOAD_JOB_MAGIC);
-    upool_plan_free(&job->plan);
+    upools_plan_close(&job->plan);
     proxy_plan_free(&job->listeners);
     config_changes_fini(&job->changes);
     config_free(&job->next);

@@ -24,7 +24,7 @@ struct reload_job {
     bool ok;
     struct config *next;
     struct config_changes changes;
-    struct upool_plan *plan;
+    struct upools_plan plan;
     struct proxy_plan *listeners;
     struct buf errors; /* lines; warnings if ok */
 };

@@ -81,7 +81,10 @@ settings_load(const struct settings *s, const struct config *now, struct config_
 bool
 settings_raise_descriptors(const struct config *cfg, char *why, size_t why_len)
 {
-    rlim_t need = (rlim_t)cfg->chmux.max_clients + (rlim_t)cfg->upstream[0].pool_size + OTHER_FDS;
+    int64_t connections = 0;
+    for (size_t i = 0; i < cfg->upstream_count; i++)
+        connections += cfg->upstream[i].pool_size;
+    rlim_t need = (rlim_t)cfg->chmux.max_clients + (rlim_t)connections + OTHER_FDS;
     struct rlimit rl;
     if (getrlimit(RLIMIT_NOFILE, &rl) != 0)
         return true;
@@ -94,7 +97,7 @@ settings_raise_descriptors(const struct config *cfg, char *why, size_t why_len)
         "max_clients = %" PRId64 " and pool_size = %" PRId64
         " need %llu file descriptors, and the hard limit is %llu; lower max_clients, or raise the "
         "limit (LimitNOFILE= under systemd, ulimit -Hn in a shell)",
-        cfg->chmux.max_clients, cfg->upstream[0].pool_size, (unsigned long long)need,
+        cfg->chmux.max_clients, connections, (unsigned long long)need,
         (unsigned long long)rl.rlim_max);
     return false;
 }

@@ -23,8 +23,8 @@ update_gauges(const struct upool *p)
         else if (a != NULL)
             down++;
     }
-    metric_set(M_ADDRESSES_UP, up);
-    metric_set(M_ADDRESSES_DOWN, down);
+    metric_set_in(p->metrics, M_ADDRESSES_UP, up);
+    metric_set_in(p->metrics, M_ADDRESSES_DOWN, down);
 }
 
 static void
@@ -212,7 +212,7 @@ uaddr_failed(struct uaddr *a, const char *why)
     if (a->state == UADDR_UP) {
         a->state = UADDR_EJECTED;
         a->ejected_at = loop_now(a->ep->pool->loop);
-        metric_inc(M_EJECTIONS);
+        metric_inc_in(a->ep->pool->metrics, M_EJECTIONS);
         update_gauges(a->ep->pool);
     }
     if (!a->gone)
@@ -275,14 +275,14 @@ on_resolved(void *arg, const struct addr *addrs, size_t count, const char *why)
     ep->job = NULL;
     int64_t again = p->cfg->resolve_interval;
     if (count > 0) {
-        metric_inc(M_RESOLVES);
+        metric_inc_in(ep->pool->metrics, M_RESOLVES);
         ep->resolve_fails = 0;
         if (merge_addresses(ep, addrs, count))
             ep->resolved = true;
         else
             again = RESOLVE_RETRY_MIN_US; /* no memory */
     } else {
-        metric_inc(M_RESOLVES_FAILED);
+        metric_inc_in(ep->pool->metrics, M_RESOLVES_FAILED);
         if (ep->resolve_fails == 0)
             LOG_W("resolve_failed host=%s why=\"%s\"%s", ep->url.host, why,
                 ep->resolved ? " using=stale" : "");

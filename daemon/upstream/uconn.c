@@ -59,7 +59,7 @@ uconn_destroy(struct uconn *uc, enum metric_id reason)
     LOG_D("upstream_closed conn=%" PRIu64 " address=%s served=%" PRIu64 " state=%d", uc->id,
         uc->addr == NULL ? "-" : uc->addr->text, uc->served, uc->state);
     if (uc->tcp_done && uc->state != UCONN_CLOSING) /* mere attempts are counted as such */
-        metric_inc(reason);
+        metric_inc_in(uc->pool->metrics, reason);
     if (close_later(uc))
         return;
     upool_goto(uc, UCONN_CLOSED);
@@ -150,7 +150,7 @@ dial_give_up(struct uconn *uc)
     char why[WHY_MAX];
     snprintf(why, sizeof why, "%s", uc->why);
     struct uaddr *pin = uc->pin == NULL ? NULL : uaddr_ref(uc->pin);
-    metric_inc(M_CONNECTS_FAILED);
+    metric_inc_in(uc->pool->metrics, M_CONNECTS_FAILED);
     uconn_destroy(uc, M_CLOSE_ERROR);
     if (!probe)
         upool_dial_failed(p, pin, why);
@@ -246,8 +246,8 @@ dial_done(struct uconn *uc)
 {
     struct upool *p = uc->pool;
     struct mono now = loop_now(p->loop);
-    metric_inc(M_CONNECTS);
-    metric_observe_us(H_CONNECT, mono_diff_us(now, uc->dial_start));
+    metric_inc_in(uc->pool->metrics, M_CONNECTS);
+    metric_observe_us(uc->pool->metrics, H_CONNECT, mono_diff_us(now, uc->dial_start));
     uc->addr->connecting--;
     uc->retire_at = mono_add_us(now, random_jitter(p->cfg->max_age, 10));
     uc->idle_since = now;
@@ -312,7 +312,8 @@ tls_step(struct uconn *uc)
         return;
     }
     if (uc->conn.ssl != NULL)
-        metric_inc(tls_was_resumed(uc->conn.ssl) ? M_TLS_RESUMED : M_TLS_FULL);
+        metric_inc_in(
+            uc->pool->metrics, tls_was_resumed(uc->conn.ssl) ? M_TLS_RESUMED : M_TLS_FULL);
     uc->tls_done = true;
     if (uc->probe)
         probe_ask(uc);

@@ -70,7 +70,7 @@ upool_goto(struct uconn *uc, enum uconn_state to)
         uc->addr->leases++;
         timer_disarm(&uc->timer);
         list_push_front(&p->active, &uc->link);
-        metric_inc(uc->served > 0 ? M_REUSES : M_LEASES);
+        metric_inc_in(p->metrics, uc->served > 0 ? M_REUSES : M_LEASES);
         break;
     case UCONN_CLOSING:
         p->closing_count++;
@@ -81,8 +81,8 @@ upool_goto(struct uconn *uc, enum uconn_state to)
     bool opens = to == UCONN_CONNECTING || to == UCONN_PROBING;
     CHECK(!opens || upool_total(p) <= (size_t)p->cfg->pool_size); /* more only by a reload */
     int64_t total = (int64_t)upool_total(p);
-    if (total > metric_get(M_POOL_PEAK))
-        metric_set(M_POOL_PEAK, total);
+    if (total > metric_get_in(p->metrics, M_POOL_PEAK))
+        metric_set_in(p->metrics, M_POOL_PEAK, total);
 }
 
 void
@@ -317,8 +317,8 @@ on_serve_due(void *arg)
 }
 
 struct upool *
-upool_new(struct loop *l, struct resolver *r, const struct config_upstream *cfg, int64_t stall_us,
-    char *why, size_t why_len)
+upool_new(struct loop *l, struct resolver *r, const char *name, const struct config_upstream *cfg,
+    int64_t stall_us, char *why, size_t why_len)
 {
     struct upool *p = mem_zalloc(sizeof *p);
     if (p == NULL) {
@@ -326,6 +326,8 @@ upool_new(struct loop *l, struct resolver *r, const struct config_upstream *cfg,
         return NULL;
     }
     *p = (struct upool){.loop = l, .resolver = r, .cfg = cfg};
+    snprintf(p->name, sizeof p->name, "%s", name);
+    p->metrics = metric_set_of(name);
     list_init(&p->connecting);
     list_init(&p->idle);
     list_init(&p->active);
@@ -346,6 +348,18 @@ fail:
     upool_plan_free(&plan);
     upool_free(&p);
     return NULL;
+}
+
+const char *
+upool_name(const struct upool *p)
+{
+    return p->name;
+}
+
+unsigned
+upool_metrics(const struct upool *p)
+{
+    return p->metrics;
 }
 
 void
@@ -455,6 +469,8 @@ upool_stats(const struct upool *p, struct upool_stats *out)
         .idle = p->idle_count,
         .closing = p->closing_count,
         .waiting = waitq_count(&p->q),
+        .queue_size = (size_t)p->cfg->queue_size,
+        .queue_timeout_us = p->cfg->queue_timeout,
         .paused = p->paused,
     };
     for (size_t i = 0; i < UPOOL_MAX_ADDRS; i++) {
@@ -476,11 +492,11 @@ upool_seems_up(const struct upool *p)
 void
 upool_update_metrics(const struct upool *p)
 {
-    metric_set(M_POOL_CONNECTING, (int64_t)p->connecting_count);
-    metric_set(M_POOL_ACTIVE, (int64_t)p->active_count);
-    metric_set(M_POOL_IDLE, (int64_t)p->idle_count);
-    metric_set(M_POOL_CLOSING, (int64_t)p->closing_count);
-    metric_set(M_POOL_PAUSED, p->paused);
+    metric_set_in(p->metrics, M_POOL_CONNECTING, (int64_t)p->connecting_count);
+    metric_set_in(p->metrics, M_POOL_ACTIVE, (int64_t)p->active_count);
+    metric_set_in(p->metrics, M_POOL_IDLE, (int64_t)p->idle_count);
+    metric_set_in(p->metrics, M_POOL_CLOSING, (int64_t)p->closing_count);
+    metric_set_in(p->metrics, M_POOL_PAUSED, p->paused);
 }
 
 bool

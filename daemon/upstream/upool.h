@@ -41,10 +41,14 @@ struct upool_waiter { /* embed; zero, then fill the four below */
     struct mono since;
 };
 
-/* cfg is borrowed until upool_commit() brings another. NULL: why says what is wrong (URL,
- * certificate file, ...). */
-MUST_USE struct upool *upool_new(struct loop *l, struct resolver *r,
+/* name is the upstream's, for metrics and the log, and copied. cfg is borrowed until upool_commit()
+ * brings another. NULL: why says what is wrong (URL, certificate file, ...). */
+MUST_USE struct upool *upool_new(struct loop *l, struct resolver *r, const char *name,
     const struct config_upstream *cfg, int64_t stall_us, char *why, size_t why_len) LOOP_ONLY;
+/* Good as long as the pool. */
+const char *upool_name(const struct upool *p) LOOP_ONLY;
+/* Where its metrics are counted: see base/metric.h. */
+unsigned upool_metrics(const struct upool *p) LOOP_ONLY;
 /*
  * Another configuration, in three steps, of which the last cannot fail. Connections to servers and
  * with certificates that are no longer in force retire: idle ones now, leased ones when their
@@ -128,7 +132,8 @@ struct str uaddr_authority(const struct uaddr *a) LOOP_ONLY; /* Host: value */
 const char *uaddr_text(const struct uaddr *a) LOOP_ONLY;     /* for logs */
 
 struct upool_stats {
-    size_t cap, connecting, active, idle, closing, waiting;
+    size_t cap, connecting, active, idle, closing, waiting, queue_size;
+    int64_t queue_timeout_us;
     size_t addresses_up, addresses_ejected;
     bool paused;
 };

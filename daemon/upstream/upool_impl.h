@@ -85,6 +85,8 @@ struct uconn {
 struct upool {
     struct loop *loop;
     struct resolver *resolver;
+    char name[METRIC_NAME_MAX];
+    unsigned metrics; /* the set they are counted in */
     const struct config_upstream *cfg;
     int64_t stall_us;
     struct tls_ctx *tls;         /* NULL: no https URL */

@@ -197,7 +197,7 @@ upool_commit(struct upool *p, struct upool_plan **pp, int64_t stall_us)
     const struct config_upstream *old = p->cfg;
     p->cfg = plan->cfg;
     p->stall_us = stall_us;
-    metric_set(M_POOL_SIZE, p->cfg->pool_size);
+    metric_set_in(p->metrics, M_POOL_SIZE, p->cfg->pool_size);
     commit_endpoints(p, plan);
     bool tls_changed = commit_tls(p, plan);
     commit_limits(p, old);

@@ -137,7 +137,8 @@ class Chmuxd:
         return http1.ask(self.admin_addr, method, path)
 
     def metrics(self):
-        """{'name{labels}': float}; a family with labels also as 'name' holding the sum."""
+        """{'name{labels}': float}; a family with labels also as 'name' holding the sum, and one with the
+        label upstream also without that label."""
         r = self.admin("/metrics")
         assert r.status == 200 and r.complete, r
         out = {}
@@ -146,8 +147,9 @@ class Chmuxd:
                 key, _, value = line.rpartition(" ")
                 out[key] = float(value)
                 name, brace, _ = key.partition("{")
-                if brace:
-                    out[name] = out.get(name, 0) + float(value)
+                sums = {name, re.sub(r',?upstream="[^"]*",?', "", key).replace("{}", "")} if brace else set()
+                for total in sums - {key}:
+                    out[total] = out.get(total, 0) + float(value)
         return out
 
     def metric(self, key):

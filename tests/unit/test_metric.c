@@ -50,7 +50,7 @@ test_values_with_and_without_labels(void **state)
     char *text = print();
     T_HAS(text, "\nchmux_clients 1\n");
     T_HAS(text, "\nchmux_exchanges_finished_total{result=\"complete\"} 41\n");
-    T_HAS(text, "\nchmux_upstream_connections{state=\"idle\"} -3\n");
+    T_HAS(text, "\nchmux_upstream_connections{state=\"idle\",upstream=\"default\"} -3\n");
     T_HAS(text, "\nchmux_worker_busy_seconds_total 1.000042\n");
     T_HAS(text, "\nchmux_bytes_total{side=\"client\",direction=\"in\"} 0\n");
     free(text);
@@ -113,15 +113,15 @@ static void
 test_a_bound_belongs_to_its_bucket(void **state)
 {
     (void)state;
-    metric_observe_us(H_TOTAL, 0);
-    metric_observe_us(H_TOTAL, -5); /* a clock that stood still: never negative */
-    metric_observe_us(H_TOTAL, 50);
-    metric_observe_us(H_TOTAL, 51);
-    metric_observe_us(H_TOTAL, 100);
-    metric_observe_us(H_TOTAL, 26214400); /* the last bound */
-    metric_observe_us(H_TOTAL, 26214401);
-    metric_observe_us(H_TOTAL, INT64_MAX / 2);
-    const struct histogram *h = &metric_histograms[H_TOTAL];
+    metric_observe_us(0, H_TOTAL, 0);
+    metric_observe_us(0, H_TOTAL, -5); /* a clock that stood still: never negative */
+    metric_observe_us(0, H_TOTAL, 50);
+    metric_observe_us(0, H_TOTAL, 51);
+    metric_observe_us(0, H_TOTAL, 100);
+    metric_observe_us(0, H_TOTAL, 26214400); /* the last bound */
+    metric_observe_us(0, H_TOTAL, 26214401);
+    metric_observe_us(0, H_TOTAL, INT64_MAX / 2);
+    const struct histogram *h = &metric_histograms[0][H_TOTAL];
     T_EQ(h->bucket[0], 3);
     T_EQ(h->bucket[1], 2);
     T_EQ(h->bucket[HISTOGRAM_BUCKETS - 1], 1);
@@ -133,17 +133,56 @@ static void
 test_histogram_prints_cumulative_seconds(void **state)
 {
     (void)state;
-    metric_observe_us(H_QUEUE_WAIT, 40);
-    metric_observe_us(H_QUEUE_WAIT, 90);
-    metric_observe_us(H_QUEUE_WAIT, 3000000000);
+    metric_observe_us(0, H_QUEUE_WAIT, 40);
+    metric_observe_us(0, H_QUEUE_WAIT, 90);
+    metric_observe_us(0, H_QUEUE_WAIT, 3000000000);
     char *text = print();
-    T_HAS(text, "\nchmux_queue_wait_seconds_bucket{le=\"0.000050\"} 1\n"
-                "chmux_queue_wait_seconds_bucket{le=\"0.000100\"} 2\n");
-    T_HAS(text, "\nchmux_queue_wait_seconds_bucket{le=\"26.214400\"} 2\n"
-                "chmux_queue_wait_seconds_bucket{le=\"+Inf\"} 3\n"
-                "chmux_queue_wait_seconds_sum 3000.000130\n"
-                "chmux_queue_wait_seconds_count 3\n");
+    T_HAS(text, "\nchmux_queue_wait_seconds_bucket{upstream=\"default\",le=\"0.000050\"} 1\n"
+                "chmux_queue_wait_seconds_bucket{upstream=\"default\",le=\"0.000100\"} 2\n");
+    T_HAS(text, "\nchmux_queue_wait_seconds_bucket{upstream=\"default\",le=\"26.214400\"} 2\n"
+                "chmux_queue_wait_seconds_bucket{upstream=\"default\",le=\"+Inf\"} 3\n"
+                "chmux_queue_wait_seconds_sum{upstream=\"default\"} 3000.000130\n"
+                "chmux_queue_wait_seconds_count{upstream=\"default\"} 3\n");
     free(text);
+}
+
+/* Each upstream has values of its own; what is asked for without a name is their sum. */
+static void
+test_upstreams_are_counted_apart(void **state)
+{
+    (void)state;
+    T_EQ(metric_set_of("default"), 0);
+    unsigned dwh = metric_set_of("dwh");
+    T_EQ(dwh, 1);
+    T_EQ(metric_set_of("dwh"), 1);
+    metric_inc_in(0, M_CONNECTS);
+    metric_inc_in(dwh, M_CONNECTS);
+    metric_add_in(dwh, M_CONNECTS, 2);
+    metric_set_in(dwh, M_POOL_SIZE, 7);
+    metric_inc(M_CLIENTS);
+    metric_observe_us(0, H_TOTAL, 40);
+    metric_observe_us(dwh, H_TOTAL, 60);
+    T_EQ(metric_get(M_CONNECTS), 4);
+    T_EQ(metric_get_in(dwh, M_CONNECTS), 3);
+    struct histogram h = metric_histogram(H_TOTAL);
+    T_EQ(h.count, 2);
+    T_EQ(h.sum_us, 100);
+    T_EQ(h.bucket[0], 1);
+    T_EQ(h.bucket[1], 1);
+    char *text = print();
+    T_HAS(text, "\nchmux_upstream_connects_total{result=\"ok\",upstream=\"default\"} 1\n"
+                "chmux_upstream_connects_total{result=\"ok\",upstream=\"dwh\"} 3\n");
+    T_HAS(text, "\nchmux_upstream_pool_size{upstream=\"dwh\"} 7\n");
+    T_HAS(text, "\nchmux_request_seconds_count{upstream=\"dwh\"} 1\n");
+    T_EQ(times_in(text, "\nchmux_clients "), 1);
+    T_EQ(times_in(text, "# TYPE chmux_request_seconds "), 1);
+    free(text);
+    char name[8];
+    for (int i = 2; i < METRIC_SETS; i++) {
+        snprintf(name, sizeof(name), "u%d", i);
+        T_EQ(metric_set_of(name), i);
+    }
+    T_EQ(metric_set_of("one more"), 0);
 }
 
 int
@@ -155,6 +194,7 @@ main(void)
         cmocka_unit_test_setup(test_every_line_is_well_formed, setup),
         cmocka_unit_test_setup(test_a_bound_belongs_to_its_bucket, setup),
         cmocka_unit_test_setup(test_histogram_prints_cumulative_seconds, setup),
+        cmocka_unit_test_setup(test_upstreams_are_counted_apart, setup),
     };
     return TEST_MAIN(tests);
 }

@@ -543,7 +543,7 @@ test_no_memory(void **state)
         char why[256] = "";
         struct want x = want_new(NULL, false);
         mem_fail_at(n);
-        pool = upool_new(loop, resolver, &cfg, 1, why, sizeof(why));
+        pool = upool_new(loop, resolver, "default", &cfg, 1, why, sizeof(why));
         if (pool == NULL) {
             T_ZEQ(why, "out of memory");
             mem_fail_at(0);

@@ -273,7 +273,7 @@ pool_start(size_t live_servers)
     char why[256] = "";
     for (size_t i = 0; i < live_servers; i++)
         server_listen(&servers[i]);
-    pool = upool_new(loop, resolver, &cfg, 120000000, why, sizeof(why));
+    pool = upool_new(loop, resolver, "default", &cfg, 120000000, why, sizeof(why));
     if (pool == NULL)
         fail_msg("%s", why);
     upool_start(pool);

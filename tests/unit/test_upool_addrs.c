@@ -350,7 +350,7 @@ test_names(void **state)
     url_list[1] = good;
     cfg.url.count = 2;
     char why[256];
-    pool = upool_new(loop, resolver, &cfg, 120000000, why, sizeof(why));
+    pool = upool_new(loop, resolver, "default", &cfg, 120000000, why, sizeof(why));
     upool_start(pool);
     struct uconn *uc = lease(&x, NULL, false);
     free(t_captured(c));
@@ -367,12 +367,12 @@ test_bad_urls_say_why(void **state)
     static char bad[] = "ftp://x";
     char why[256] = "";
     url_list[0] = bad;
-    T_TRUE(upool_new(loop, resolver, &cfg, 1, why, sizeof(why)) == NULL);
+    T_TRUE(upool_new(loop, resolver, "default", &cfg, 1, why, sizeof(why)) == NULL);
     T_TRUE(why[0] != '\0');
     static char tls[] = "https://127.0.0.1:1", missing[] = "/nonexistent/ca.pem";
     url_list[0] = tls;
     cfg.tls_ca_file = missing;
-    T_TRUE(upool_new(loop, resolver, &cfg, 1, why, sizeof(why)) == NULL);
+    T_TRUE(upool_new(loop, resolver, "default", &cfg, 1, why, sizeof(why)) == NULL);
     T_HAS(why, "/nonexistent/ca.pem");
 }
 

@@ -204,7 +204,7 @@ test_an_endpoint_without_an_address_is_told_too(void **state)
     struct seen s = {0};
     url_list[0] = url;
     char why[256];
-    pool = upool_new(loop, resolver, &cfg, 1000000, why, sizeof why); /* not started */
+    pool = upool_new(loop, resolver, "default", &cfg, 1000000, why, sizeof why); /* not started */
     upool_each_addr(pool, see_addr, &s);
     T_EQ(s.count, 1);
     T_TRUE(s.addr[0].address == NULL && !s.addr[0].up && s.addr[0].port == 8123);
