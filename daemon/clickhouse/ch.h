@@ -87,8 +87,13 @@ void ch_error_response(
  * (its hello begins with byte 0x00 and the length-prefixed client name). */
 void ch_native_exception(struct buf *out, int code, const char *message);
 
-/* The target with secrets masked for logs: password, and any *token*, *secret*, *key* parameter
- * value becomes "***", as do a fragment and a user:password@; other bytes as they are, control
- * characters as %XX; cut at max bytes, of which the last three are "...". */
+/* The target with secrets masked for logs: the value of query, param_*, password, and any *token*,
+ * *secret*, *key* parameter becomes "***", as do a fragment and a user:password@; other bytes as
+ * they are, control characters as %XX; cut at max bytes, of which the last three are "...". */
 void ch_mask_target(struct buf *out, struct str target, size_t max);
+/* The text of a query for logs: each value (strings, numbers, heredocs, the data of an INSERT)
+ * becomes '?' or is left out, comments go, names and keywords stay. In doubt nothing is shown. At
+ * most max bytes of valid UTF-8 without control characters; "..." at the end: there is more, in
+ * sql, or behind it when that is not the whole text. */
+void ch_mask_sql(struct buf *out, struct str sql, bool whole, size_t max);
 #endif

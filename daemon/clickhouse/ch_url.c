@@ -64,7 +64,8 @@ ch_url_eq(struct str encoded, const char *lit)
     return encoded.len == 0;
 }
 
-/* Does the decoded name hold one of the words that mark a secret, whatever the case? */
+/* Does the decoded name hold one of the words that mark a secret, whatever the case? The text of a
+ * query, and what is put into it, hold what people look for. */
 static bool
 name_is_secret(struct str name)
 {
@@ -73,6 +74,9 @@ name_is_secret(struct str name)
     size_t len = ch_url_decode(name, text, sizeof(text));
     if (len > sizeof(text))
         return true; /* no parameter of ClickHouse is that long: hide what we cannot read */
+    struct str all = str_n(text, len);
+    if (str_eq(all, STR("query")) || str_starts_nocase(all, STR("param_")))
+        return true;
     for (size_t w = 0; w < COUNT_OF(words); w++) {
         struct str word = str_of(words[w]);
         for (size_t at = 0; at + word.len <= len; at++)

@@ -214,6 +214,15 @@ bool http_body_is_done(const struct http_body *b);
 uint64_t http_body_run(const struct http_body *b);
 void http_body_skip(struct http_body *b, uint64_t n);
 
+/* W3C Trace Context. Spans of what was looked at. */
+struct http_trace {
+    struct str trace_id, span_id; /* 32 and 16 hexadecimal digits */
+};
+/* The ids in the value of a traceparent field; false: it is not a valid one, and *out untouched. */
+MUST_USE bool http_traceparent(struct str value, struct http_trace *out);
+/* Those of a whole request head; false when it has none, or more than one. */
+MUST_USE bool http_trace_find(struct str head, struct http_trace *out);
+
 /* "OK", "Not Found", ...; "Unknown" for codes without one. */
 const char *http_reason(int status);
 #endif

@@ -145,7 +145,7 @@ ex_end(struct exchange *ex, enum farewell how)
     count_end(ex, gone);
     if (ex->exception_code != 0 && ex->err == ERR_OK)
         ex_note_error(ex, "clickhouse", ex->status.code, ex->exception_code, NULL);
-    ex_access_log(ex, !gone && !ex->cut);
+    ex_log(ex, !gone && !ex->cut);
     ex_goto(ex, EX_DONE);
     list_unlink(&ex->starved_link);
     list_remove(&ex->link);

@@ -369,7 +369,7 @@ enum step ex_pump_up(struct exchange *ex) LOOP_ONLY;
 enum step ex_pump_down(struct exchange *ex) LOOP_ONLY;
 MUST_USE bool ex_compose_head(struct exchange *ex, const struct http_req *r) LOOP_ONLY;
 MUST_USE bool ex_set_host(struct exchange *ex) LOOP_ONLY;
-void ex_access_log(const struct exchange *ex, bool complete) LOOP_ONLY;
+void ex_log(const struct exchange *ex, bool complete) LOOP_ONLY;
 /* Is there anything for the client that has not been written? */
 bool ex_has_output(const struct exchange *ex) LOOP_ONLY;
 

@@ -228,8 +228,9 @@ test_mask_hides_secrets(void **state)
     (void)state;
     mask_is("/", "/");
     mask_is("/?", "/?");
-    mask_is(
-        "/?query=select%201&user=u&password=x&a=b", "/?query=select%201&user=u&password=***&a=b");
+    mask_is("/?query=select%201&user=u&password=x&a=b", "/?query=***&user=u&password=***&a=b");
+    mask_is("/?qu%65ry=&param_id=5&query_id=q&queryx=y",
+        "/?qu%65ry=***&param_id=***&query_id=q&queryx=y");
     mask_is("/?PassWord=x", "/?PassWord=***");
     mask_is("/?p%61ssword=x&password=", "/?p%61ssword=***&password=***");
     mask_is("/?access_token=x&mysecret2=y&quota_key=z&password",
