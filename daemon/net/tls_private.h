@@ -45,5 +45,7 @@ MUST_USE bool tls_use_identity(
 
 /* What tls_session_free() and tls_why() do for a server's side. */
 void tls_server_let_go(SSL *s);
+/* Test hook: an hour goes by, and a key for tickets with it. */
+void tls_server_next_key(struct tls_server *t);
 void tls_server_why(SSL *s, int io_result, int sys_errno, char *out, size_t out_len);
 #endif

@@ -39,11 +39,8 @@ _Static_assert(TICKET_LIFE_S <= (TICKET_KEYS - 1) * TLS_TICKET_KEY_S, "a ticket 
 /* ---- tickets ---- */
 
 static bool
-rotate_keys(struct tls_server *t)
+make_key(struct tls_server *t)
 {
-    struct mono now = mono_now();
-    if (t->key_count > 0 && mono_diff_us(now, t->keyed) < TLS_TICKET_KEY_S * (int64_t)1000000)
-        return true;
     struct ticket_key fresh;
     if (RAND_bytes((unsigned char *)&fresh, sizeof fresh) != 1)
         return false;
@@ -52,8 +49,21 @@ rotate_keys(struct tls_server *t)
     OPENSSL_cleanse(&fresh, sizeof fresh);
     if (t->key_count < TICKET_KEYS)
         t->key_count++;
-    t->keyed = now;
+    t->keyed = mono_now();
     return true;
+}
+
+void
+tls_server_next_key(struct tls_server *t)
+{
+    CHECK(make_key(t));
+}
+
+static bool
+has_fresh_key(struct tls_server *t)
+{
+    int64_t age_us = mono_diff_us(mono_now(), t->keyed);
+    return (t->key_count > 0 && age_us < TLS_TICKET_KEY_S * INT64_C(1000000)) || make_key(t);
 }
 
 static bool
@@ -77,7 +87,7 @@ on_ticket(SSL *ssl, unsigned char *name, unsigned char *iv, EVP_CIPHER_CTX *ciph
     struct tls_server *t = OBJ_CAST(struct tls_server, SSL_get_app_data(ssl), SERVER_MAGIC);
     const EVP_CIPHER *aes = EVP_aes_256_cbc();
     if (making) {
-        if (!rotate_keys(t) || RAND_bytes(iv, EVP_CIPHER_get_iv_length(aes)) != 1)
+        if (!has_fresh_key(t) || RAND_bytes(iv, EVP_CIPHER_get_iv_length(aes)) != 1)
             return 0;
         memcpy(name, t->keys[0].name, TICKET_NAME_LEN);
         return EVP_EncryptInit_ex(cipher, aes, NULL, t->keys[0].aes, iv) == 1 &&

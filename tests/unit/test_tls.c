@@ -1,88 +1,15 @@
-#include "t.h"
+#include "test_pki.h"
 
 #include <errno.h>
 #include <fcntl.h>
 #include <openssl/err.h>
-#include <openssl/pem.h>
-#include <openssl/x509v3.h>
 #include <signal.h>
 #include <sys/socket.h>
-#include <sys/stat.h>
-#include <unistd.h>
 
 #include "base/mem.h"
 #include "net/tls.h"
 
-/* ---- certificates, made by OpenSSL in a folder of our own ---- */
-
-static char folder[] = "/tmp/test_tls.XXXXXX";
-
-struct identity {
-    EVP_PKEY *key;
-    X509 *cert;
-};
 static struct identity ca, other_ca, good, expired, early, self_signed, client, multi, bare;
-
-static const char *
-path_of(const char *name)
-{
-    static char paths[8][64];
-    static size_t next;
-    char *path = paths[next++ % 8];
-    snprintf(path, sizeof(paths[0]), "%s/%s", folder, name);
-    return path;
-}
-
-static void
-add_extension(X509 *cert, X509 *issuer, int nid, const char *value)
-{
-    X509V3_CTX ctx;
-    X509V3_set_ctx_nodb(&ctx);
-    X509V3_set_ctx(&ctx, issuer, cert, NULL, NULL, 0);
-    X509_EXTENSION *e = X509V3_EXT_conf_nid(NULL, &ctx, nid, value);
-    CHECK(e != NULL && X509_add_ext(cert, e, -1) == 1);
-    X509_EXTENSION_free(e);
-}
-
-/* issuer NULL: signed by itself. san NULL: no names but the common one. */
-static struct identity
-make_identity(
-    const struct identity *issuer, const char *name, const char *san, long from_s, long until_s)
-{
-    static long serial = 1;
-    struct identity id = {.key = EVP_EC_gen("P-256"), .cert = X509_new()};
-    CHECK(id.key != NULL && id.cert != NULL);
-    X509 *signer = issuer == NULL ? id.cert : issuer->cert;
-    X509_set_version(id.cert, X509_VERSION_3);
-    ASN1_INTEGER_set(X509_get_serialNumber(id.cert), serial++);
-    X509_gmtime_adj(X509_getm_notBefore(id.cert), from_s);
-    X509_gmtime_adj(X509_getm_notAfter(id.cert), until_s);
-    X509_NAME_add_entry_by_txt(
-        X509_get_subject_name(id.cert), "CN", MBSTRING_ASC, (const unsigned char *)name, -1, -1, 0);
-    X509_set_issuer_name(id.cert, X509_get_subject_name(signer));
-    X509_set_pubkey(id.cert, id.key);
-    add_extension(id.cert, signer, NID_basic_constraints,
-        issuer == NULL && san == NULL ? "critical,CA:TRUE" : "CA:FALSE");
-    if (san != NULL)
-        add_extension(id.cert, signer, NID_subject_alt_name, san);
-    CHECK(X509_sign(id.cert, issuer == NULL ? id.key : issuer->key, EVP_sha256()) > 0);
-    return id;
-}
-
-static void
-write_pem(const char *name, const struct identity *cert, const struct identity *key,
-    const char *passphrase)
-{
-    FILE *f = fopen(path_of(name), "w");
-    CHECK(f != NULL);
-    if (cert != NULL)
-        CHECK(PEM_write_X509(f, cert->cert) == 1);
-    if (key != NULL)
-        CHECK(PEM_write_PrivateKey(f, key->key, passphrase == NULL ? NULL : EVP_aes_128_cbc(),
-                  (const unsigned char *)passphrase,
-                  passphrase == NULL ? 0 : (int)strlen(passphrase), NULL, NULL) == 1);
-    fclose(f);
-}
 
 static void
 make_files(void)
@@ -105,22 +32,12 @@ make_files(void)
     write_pem("client-both.pem", &client, &client, NULL);
     write_pem("other.key", NULL, &other_ca, NULL);
     write_pem("locked.key", NULL, &client, "secret");
-    FILE *f = fopen(path_of("text.pem"), "w");
-    CHECK(f != NULL);
-    fputs("no certificate\n", f);
-    fclose(f);
+    write_text("text.pem", "no certificate\n");
     mkdir(path_of("hashed"), 0700);
     char name[32];
     snprintf(name, sizeof(name), "hashed/%08lx.0", X509_subject_name_hash(ca.cert));
     write_pem(name, &ca, NULL, NULL);
     mkdir(path_of("empty"), 0700);
-}
-
-static void
-free_identity(struct identity *id)
-{
-    EVP_PKEY_free(id->key);
-    X509_free(id->cert);
 }
 
 static void
@@ -285,37 +202,6 @@ try_server(const struct identity *id, const char *name)
     tls_ctx_unref(&c);
     T_TRUE(c == NULL);
     return why;
-}
-
-/* ---- OpenSSL's memory: its n-th allocation from now fails (0: none) ---- */
-
-static uint64_t openssl_fail_at;
-
-static bool
-openssl_fails(void)
-{
-    return openssl_fail_at > 0 && --openssl_fail_at == 0;
-}
-
-static void *
-openssl_malloc(size_t n, const char *file, int line)
-{
-    (void)file, (void)line;
-    return openssl_fails() ? NULL : malloc(n);
-}
-
-static void *
-openssl_realloc(void *p, size_t n, const char *file, int line)
-{
-    (void)file, (void)line;
-    return openssl_fails() ? NULL : realloc(p, n);
-}
-
-static void
-openssl_free(void *p, const char *file, int line)
-{
-    (void)file, (void)line;
-    free(p);
 }
 
 /* ---- the tests ---- */
