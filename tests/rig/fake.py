@@ -1,6 +1,7 @@
 """A scripted upstream: each accepted connection runs a Python function step by step, in a thread of
 its own, against blocking calls that all have a deadline. Nothing is timed: a script waits for bytes,
 for EOF, or for a barrier the test opens."""
+import errno
 import re
 import select
 import socket
@@ -166,7 +167,12 @@ class Conn:
             raise AssertionError("a barrier of the fake upstream was never opened")
 
     def half_close(self):
-        self.sock.shutdown(socket.SHUT_WR)
+        try:
+            self.sock.shutdown(socket.SHUT_WR)
+        except OSError as e:
+            if e.errno != errno.ENOTCONN:  # it is: the peer was faster to close
+                raise
+            self.eof.set()
 
     def reset(self):
         self.sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
