@@ -123,6 +123,10 @@ class Chmuxd:
     def url(self):
         return f"http://{self.addr[0]}:{self.addr[1]}"
 
+    @property
+    def admin_addrs(self):
+        return [parse_addr(a) for a in self._bound()[1]]
+
     # ---- asking it
     def client(self, **kw):
         return http1.RawClient(self.addr, **kw)

@@ -5,6 +5,7 @@ judged (exit code, sanitizer reports) at the end of its test. Markers: `slow` (o
 running on an ASan or TSan build), `memory` (RSS limits; skipped on sanitizer builds)."""
 import contextlib
 import os
+import shutil
 import signal
 import sys
 import threading
@@ -12,8 +13,9 @@ import threading
 import pytest
 
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), ".."))
-pytest.register_assert_rewrite("helpers", "compare", "loopers", "recode")
+pytest.register_assert_rewrite("helpers", "compare", "installs", "loopers", "recode")
 
+from installs import HERE, INSTALL_LIMIT_S, installed, run  # noqa: E402
 from rig import chmuxd as chmuxd_rig  # noqa: E402
 from rig import clickhouse, fake as fake_rig, relay as relay_rig, tls as tls_rig  # noqa: E402
 
@@ -44,6 +46,22 @@ def pytest_terminal_summary(terminalreporter):
 def summary():
     """A list of lines printed at the end of the run."""
     return SUMMARY
+
+
+@pytest.fixture(scope="session")
+def node_folder():
+    """The folder with node_modules, or why there is none."""
+    if not shutil.which("node") or not shutil.which("npm"):
+        return None, "node and npm are not installed"
+
+    def install(folder):
+        shutil.copy(os.path.join(HERE, "package.json"), folder)
+        run(["npm", "install", "--no-audit", "--no-fund", "--no-package-lock"], INSTALL_LIMIT_S, cwd=folder)
+
+    try:
+        return installed("node", ["package.json"], install), None
+    except AssertionError as e:
+        return None, str(e)
 
 
 @pytest.fixture(autouse=True)

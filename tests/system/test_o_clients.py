@@ -3,7 +3,6 @@ clickhouse-go over HTTP, PHP's curl. Each runs its own program under clients/ ag
 straight, so that a failure through chmux is chmux's.
 
 A client that cannot be installed here is skipped, and the reason is printed at the end of the run."""
-import hashlib
 import os
 import shutil
 import subprocess
@@ -12,59 +11,8 @@ import sys
 import pytest
 
 from helpers import parallel
+from installs import HERE, INSTALL_LIMIT_S, installed, missing, run
 from rig.wait import wait_until
-
-HERE = os.path.join(os.path.dirname(os.path.abspath(__file__)), "clients")
-CACHE = os.path.join(os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache"), "chmux", "clients")
-INSTALL_LIMIT_S = 900
-
-
-def run(cmd, timeout=120, **kw):
-    p = subprocess.run(cmd, capture_output=True, text=True, timeout=timeout, **kw)
-    assert p.returncode == 0, f"{cmd}: exit {p.returncode}\n{p.stdout[-2000:]}\n{p.stderr[-4000:]}"
-    return p.stdout
-
-
-def missing(summary, what, why):
-    line = f"CLIENT NOT TESTED: {what}: {why}"
-    summary.append(line)
-    pytest.skip(line)
-
-
-def installed(name, sources, install):
-    """A folder in the cache for these sources, filled once by install(folder)."""
-    h = hashlib.sha256()
-    for s in sources:
-        with open(os.path.join(HERE, s), "rb") as f:
-            h.update(f.read())
-    folder = os.path.join(CACHE, f"{name}-{h.hexdigest()[:16]}")
-    if not os.path.isdir(folder):
-        part = f"{folder}.{os.getpid()}"
-        shutil.rmtree(part, ignore_errors=True)
-        os.makedirs(part)
-        install(part)
-        try:
-            os.rename(part, folder)
-        except OSError:  # another run was faster
-            shutil.rmtree(part, ignore_errors=True)
-    return folder
-
-
-@pytest.fixture(scope="session")
-def node_folder():
-    """The folder with node_modules, or why there is none."""
-    if not shutil.which("node") or not shutil.which("npm"):
-        return None, "node and npm are not installed"
-
-    def install(folder):
-        shutil.copy(os.path.join(HERE, "package.json"), folder)
-        run(["npm", "install", "--no-audit", "--no-fund", "--no-package-lock"], INSTALL_LIMIT_S, cwd=folder)
-
-    try:
-        return installed("node", ["package.json"], install), None
-    except AssertionError as e:
-        return None, str(e)
-
 
 @pytest.fixture(scope="session")
 def go_binary():
