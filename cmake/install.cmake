@@ -13,10 +13,14 @@ foreach(page IN LISTS man_pages)
     install(FILES ${page} DESTINATION ${CMAKE_INSTALL_MANDIR}/man${section})
 endforeach()
 
+install(FILES conf/completions/chmux.bash RENAME chmux
+    DESTINATION ${CMAKE_INSTALL_DATADIR}/bash-completion/completions)
+
 # Not in CMAKE_INSTALL_LIBDIR: systemd looks in lib/ whatever the machine calls its libraries' folder.
 set(CHMUX_UNIT_DIR lib/systemd/system CACHE STRING "Where the systemd units go, under the prefix")
-foreach(name PROJECT_SOURCE_DIR PROJECT_BINARY_DIR CHMUX_UNIT_DIR CMAKE_INSTALL_SBINDIR
-        CMAKE_INSTALL_SYSCONFDIR CMAKE_INSTALL_DOCDIR)
+set(CHMUX_ZSH_DIR "" CACHE STRING "Where the completion for zsh goes, if not where zsh looks")
+foreach(name PROJECT_SOURCE_DIR PROJECT_BINARY_DIR CHMUX_UNIT_DIR CHMUX_ZSH_DIR CMAKE_INSTALL_SBINDIR
+        CMAKE_INSTALL_SYSCONFDIR CMAKE_INSTALL_DOCDIR CMAKE_INSTALL_DATADIR)
     install(CODE "set(${name} \"${${name}}\")")
 endforeach()
 install(SCRIPT ${PROJECT_SOURCE_DIR}/cmake/install_prefixed.cmake)

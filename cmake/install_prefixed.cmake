@@ -23,6 +23,16 @@ foreach(unit chmux.service chmux.socket chmux-admin.socket)
     file(INSTALL DESTINATION "${unit_dir}" TYPE FILE FILES "${PROJECT_BINARY_DIR}/systemd/${unit}")
 endforeach()
 
+# Debian's zsh has a folder of its own under /usr, and does not look into the usual one there.
+if(CHMUX_ZSH_DIR)
+    full_path(zsh_dir "${CHMUX_ZSH_DIR}")
+elseif(CMAKE_INSTALL_PREFIX STREQUAL "/usr" AND EXISTS /etc/debian_version)
+    full_path(zsh_dir "${CMAKE_INSTALL_DATADIR}/zsh/vendor-completions")
+else()
+    full_path(zsh_dir "${CMAKE_INSTALL_DATADIR}/zsh/site-functions")
+endif()
+file(INSTALL DESTINATION "${zsh_dir}" TYPE FILE FILES "${PROJECT_SOURCE_DIR}/conf/completions/_chmux")
+
 # The configuration is the administrator's: an installed one is never overwritten. file(INSTALL) puts
 # $DESTDIR in front by itself, EXISTS does not.
 if(NOT EXISTS "$ENV{DESTDIR}${SYSCONFDIR}/chmux/chmux.conf")

@@ -31,7 +31,7 @@ chmux_layer(upstream chmux_net)
 chmux_layer(proxy chmux_upstream)
 chmux_layer(admin chmux_proxy)
 chmux_layer(reload chmux_admin)
-chmux_layer(ctl chmux_net PkgConfig::JANSSON m)
+chmux_layer(ctl chmux_reload PkgConfig::JANSSON m)
 
 # Links `target` to the layers that its source, or a header beside it, includes: so a unit test sees
 # its layer and below and does not wait for what lies above.

@@ -12,7 +12,8 @@
 #define TOP_US          (1 * SECOND_US)
 #define TIMEOUT_US      (10 * SECOND_US)
 #define WAIT_TIMEOUT_US (30 * SECOND_US)
-#define NAME_MAX_LEN    32 /* of what a typed word is compared with */
+#define LOAD_TIMEOUT_US (40 * SECOND_US) /* chmuxd gives a reload 30 s */
+#define NAME_MAX_LEN    32               /* of what a typed word is compared with */
 
 static const struct command {
     const char *name, *argument;
@@ -150,7 +151,8 @@ args_usage(struct buf *out)
             "  --now              shutdown: cut what runs\n"
             "  --ready            wait: until requests are taken;\n"
             "  --upstream         and a server behind chmuxd seems to work\n"
-            "  --timeout T        wait so long for the answer (10s), or to be ready (30s)\n"
+            "  --timeout T        wait so long for the answer (10s; reload: 40s), or to be\n"
+            "                     ready (30s)\n"
             "  --help, --version\n\n"
             "Exit codes: 0 done; 1 refused or failed; 2 wrong usage, or a wrong configuration.\n"));
 }
@@ -390,6 +392,8 @@ args_parse(struct args *a, int argc, char **argv, const char *env_admin, struct 
     if (a->watch_us == 0)
         a->watch_us = a->command == CMD_TOP ? TOP_US : WATCH_US;
     if (a->timeout_us == 0)
-        a->timeout_us = a->command == CMD_WAIT ? WAIT_TIMEOUT_US : TIMEOUT_US;
+        a->timeout_us = a->command == CMD_WAIT     ? WAIT_TIMEOUT_US
+                        : a->command == CMD_RELOAD ? LOAD_TIMEOUT_US
+                                                   : TIMEOUT_US;
     return r;
 }

@@ -4,15 +4,15 @@
 #include <unistd.h>
 
 #include "base/clock.h"
-#include "config/config.h"
 #include "ctl/out.h"
 #include "ctl/reply.h"
 #include "ctl/show.h"
 #include "ctl/text.h"
 #include "ctl/top.h"
+#include "reload/settings.h"
 
-#define WAIT_STEP_US  100000 /* between two looks of `wait` */
-#define CONFIG_MAX    (1u << 20)
+#define WAIT_STEP_US  100000     /* between two looks of `wait` */
+#define ERRORS_MAX    (1u << 20) /* of `check` */
 #define READY_WHY_MAX 200
 
 static struct ask
@@ -240,30 +240,6 @@ run_wait(const struct args *a)
 
 /* ---- check ---- */
 
-/* false: said why. */
-static bool
-read_file(const char *name, struct buf *text)
-{
-    bool is_stdin = strcmp(name, "-") == 0;
-    FILE *f = is_stdin ? stdin : fopen(name, "re");
-    int err = f == NULL ? errno : 0;
-    size_t n = 0;
-    char part[8192];
-    while (f != NULL && buf_ok(text) && (n = fread(part, 1, sizeof part, f)) > 0)
-        buf_add(text, part, n);
-    if (f != NULL && ferror(f))
-        err = errno;
-    if (f != NULL && !is_stdin)
-        (void)fclose(f);
-    if (err == 0 && buf_ok(text))
-        return true;
-    char why[ASK_WHY_MAX];
-    snprintf(why, sizeof why, "%s: %s", name,
-        err != 0 ? strerror(err) : "larger than 1 MiB, which no configuration is");
-    out_complain(str_of(why));
-    return false;
-}
-
 static void
 put_check_json(struct buf *out, bool ok, struct str lines)
 {
@@ -291,32 +267,26 @@ static enum run_exit
 run_check(const struct args *a)
 {
     extern char **environ;
-    struct buf text, errors, out;
-    enum run_exit code = RUN_USAGE;
-    buf_init(&text, CONFIG_MAX);
-    buf_init(&errors, CONFIG_MAX);
+    struct buf errors, out;
+    struct settings from = {.file = strcmp(a->argument, "-") == 0 ? "/dev/stdin" : a->argument,
+        .environ_list = (const char *const *)environ};
+    buf_init(&errors, ERRORS_MAX);
     buf_init(&out, OUT_MAX);
-    if (read_file(a->argument, &text)) {
-        struct config_source src = {.file_name = a->argument,
-            .file_text = str_n(text.p, text.len),
-            .environ_list = (const char *const *)environ};
-        struct config *cfg = config_load(&src, &errors);
-        struct str lines = str_n(errors.p, errors.len);
-        if ((a->options & OPT_JSON) != 0) {
-            put_check_json(&out, cfg != NULL, lines);
-        } else {
-            fprintf(stderr, STR_FMT, STR_ARG(lines));
-            if (cfg != NULL)
-                buf_addf(&out, "%s: the configuration is valid\n", a->argument);
-        }
-        code = cfg != NULL ? RUN_OK : RUN_USAGE;
-        config_free(&cfg);
-        if (!out_print(&out))
-            code = RUN_FAILED;
+    struct config *cfg = settings_load(&from, NULL, NULL, &errors);
+    enum run_exit code = cfg != NULL ? RUN_OK : RUN_USAGE;
+    struct str lines = str_n(errors.p, errors.len);
+    if ((a->options & OPT_JSON) != 0) {
+        put_check_json(&out, cfg != NULL, lines);
+    } else {
+        fprintf(stderr, STR_FMT, STR_ARG(lines));
+        if (cfg != NULL)
+            buf_addf(&out, "%s: the configuration is valid\n", a->argument);
     }
+    if (!out_print(&out))
+        code = RUN_FAILED;
+    config_free(&cfg);
     buf_fini(&out);
     buf_fini(&errors);
-    buf_fini(&text);
     return code;
 }
 

@@ -158,6 +158,31 @@ line_put(struct line *l)
     l->item.len = 0;
 }
 
+static void
+put_field(struct line *l, const char *name, const char *key, json_t *value)
+{
+    /* the numbers of "bytes" are bytes */
+    const char *as = strcmp(name, "bytes") == 0 ? "_bytes" : key;
+    put_name(&l->item, key);
+    buf_str(&l->item, STR(" "));
+    show_value(&l->item, as, value);
+    line_put(l);
+}
+
+/* "last ok yes, last time ...": the fields of an object inside. */
+static void
+put_inner_fields(struct line *l, const char *name, json_t *object)
+{
+    for (void *i = json_object_iter(object); i != NULL; i = json_object_iter_next(object, i)) {
+        json_t *value = json_object_iter_value(i);
+        if (json_is_array(value) || json_is_object(value))
+            continue;
+        put_name(&l->item, name);
+        buf_str(&l->item, STR(" "));
+        put_field(l, name, json_object_iter_key(i), value);
+    }
+}
+
 void
 show_fields(struct buf *out, const char *name, json_t *object, const char *except)
 {
@@ -171,18 +196,15 @@ show_fields(struct buf *out, const char *name, json_t *object, const char *excep
         buf_addf(out, "%*s", (int)(l.indent - l.at), "");
         l.at = l.indent;
     }
-    void *i = json_object_iter(object);
-    for (; i != NULL; i = json_object_iter_next(object, i)) {
+    for (void *i = json_object_iter(object); i != NULL; i = json_object_iter_next(object, i)) {
         const char *key = json_object_iter_key(i);
         json_t *value = json_object_iter_value(i);
-        if (is_listed(except, key) || json_is_array(value) || json_is_object(value))
+        if (is_listed(except, key) || json_is_array(value))
             continue;
-        /* the numbers of "bytes" are bytes */
-        const char *as = strcmp(name, "bytes") == 0 ? "_bytes" : key;
-        put_name(&l.item, key);
-        buf_str(&l.item, STR(" "));
-        show_value(&l.item, as, value);
-        line_put(&l);
+        if (json_is_object(value) && name[0] != '\0')
+            put_inner_fields(&l, key, value);
+        else if (!json_is_object(value))
+            put_field(&l, name, key, value);
     }
     if (l.first)
         out->len = start;
@@ -430,19 +452,32 @@ put_key(struct buf *out, json_t *root, const char *before, const char *key)
     show_value(out, key, json_object_get(root, key));
 }
 
-/* Lists of objects, each under its name. */
+/* What stands in a list, in lines of its own. */
+static void
+show_texts(struct buf *out, json_t *texts)
+{
+    for (size_t i = 0; i < json_array_size(texts); i++) {
+        show_value(out, "", json_array_get(texts, i));
+        buf_str(out, STR("\n"));
+    }
+}
+
+/* Each list under its name: objects as a table, all else in lines. */
 static void
 show_lists(struct buf *out, json_t *root)
 {
     for (void *k = json_object_iter(root); k != NULL; k = json_object_iter_next(root, k)) {
         json_t *value = json_object_iter_value(k);
-        if (!json_is_array(value) || !json_is_object(json_array_get(value, 0)))
+        if (json_array_size(value) == 0)
             continue;
         bool change = json_object_get(json_array_get(value, 0), "before") != NULL;
         buf_str(out, STR("\n"));
         put_name(out, json_object_iter_key(k));
         buf_str(out, STR(":\n"));
-        show_rows(out, value, change ? changed_columns : "", false, SIZE_MAX);
+        if (json_is_object(json_array_get(value, 0)))
+            show_rows(out, value, change ? changed_columns : "", false, SIZE_MAX);
+        else
+            show_texts(out, value);
     }
 }
 

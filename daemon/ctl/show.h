@@ -15,8 +15,9 @@
 
 /* One value, as its name says. */
 void show_value(struct buf *out, const char *key, json_t *value);
-/* "name     open 3, max 100, ..." with the fields of an object; those that are lists are left out,
- * and so are the names in `except`, a comma-separated list. An empty name: no name in front. */
+/* "name     open 3, max 100, ..." with the fields of an object, and of objects in it; lists are
+ * left out, and so are the names in `except`, a comma-separated list. An empty name: no name in
+ * front. */
 void show_fields(struct buf *out, const char *name, json_t *object, const char *except);
 /* The objects of an array as a table. columns: see show.c; "": all that they have. At most `most`
  * rows. */

@@ -14,7 +14,7 @@ from .wait import wait_until
 
 SUITE = "bookworm"
 # What the package depends on, and an init. Installed with the root, so that the cached one has it.
-INCLUDE = ("ca-certificates,libbrotli1,libevent-core-2.1-7,libinih1,liblz4-1,libssl3,libzstd1,zlib1g,"
+INCLUDE = ("ca-certificates,libbrotli1,libevent-core-2.1-7,libinih1,libjansson4,liblz4-1,libssl3,libzstd1,zlib1g,"
            "init-system-helpers,systemd-sysv")
 CLONE_NEWNET = 0x40000000
 _libc = ctypes.CDLL(None, use_errno=True)

@@ -21,6 +21,8 @@ UNITS = ["chmux.socket", "chmux-admin.socket", "chmux.service"]
 PACKAGED = {
     "/etc/chmux/chmux.conf", "/usr/sbin/chmuxd", *(f"/usr/lib/systemd/system/{u}" for u in UNITS),
     "/usr/share/doc/chmux/README.md", "/usr/share/doc/chmux/OPERATIONS.md",
+    "/usr/bin/chmux", "/usr/share/man/man1/chmux.1.gz", "/usr/share/bash-completion/completions/chmux",
+    "/usr/share/zsh/vendor-completions/_chmux",
 }
 
 
@@ -86,6 +88,7 @@ def test_install_upgrade_remove_and_purge(root, debs):
     chroot(root, "dpkg", "-i", old)
     assert chroot(root, "chmuxd", "--version") == version()
     assert "valid" in chroot(root, "chmuxd", "--config", "/etc/chmux/chmux.conf", "--check")
+    assert chroot(root, "chmux", "check", "/etc/chmux/chmux.conf") == "/etc/chmux/chmux.conf: the configuration is valid\n"
     assert chroot(root, "dpkg", "--verify", "chmux") == ""
     for path in files_of(debs[0]):
         st = os.stat(root + path)

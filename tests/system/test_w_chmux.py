@@ -367,6 +367,6 @@ def test_check_is_what_chmuxd_checks(tmp_path):
     out, _ = chmux("check", bad, "--json", code=2)
     assert json.loads(out) == {"ok": False, "errors": err.splitlines(), "warnings": []}
     assert json.loads(says("check", "--json", good))["ok"] is True
-    assert chmux("check", tmp_path / "none", code=2)[1] == f"chmux: {tmp_path}/none: No such file or directory\n"
+    assert chmux("check", tmp_path / "none", code=2)[1] == f"{tmp_path}/none: No such file or directory\n"
     assert says("check", "-", input="[log]\nlevel = debug\n") == "-: the configuration is valid\n"
     assert "CHMUX_UPSTREAM_POOL_SIZE" in chmux("check", good, env={"CHMUX_UPSTREAM_POOL_SIZE": "x"}, code=2)[1]
