@@ -104,7 +104,7 @@ check_memory(struct config_loader *l)
         SUBJECT(chmux, "memory_limit"),
         SUBJECT(chmux, "buffer_size"),
     };
-    char limit[32], each[32], all[32], wanted[32], pools[32] = "";
+    char limit[32], each[32], all[32], wanted[32], pools[48] = "";
     int64_t connections = 0;
     size_t subjects = 2;
     for (size_t i = 0; i < c->upstream_count; i++) {
