@@ -37,6 +37,7 @@ _chmux() {
     top) options="$options --watch" ;;
     shutdown) options="$options --json --now" ;;
     wait) options="$options --json --ready --upstream" ;;
+    pause | resume | reconnect) options="$options --json --upstream=" ;;
     *) options="$options --json" ;;
     esac
     case $cur in

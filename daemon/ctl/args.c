@@ -13,6 +13,7 @@
 #define TIMEOUT_US      (10 * SECOND_US)
 #define WAIT_TIMEOUT_US (30 * SECOND_US)
 #define LOAD_TIMEOUT_US (40 * SECOND_US) /* chmuxd gives a reload 30 s */
+#define NAME_BYTES      64               /* of an upstream, with its terminator */
 #define NAME_MAX_LEN    32               /* of what a typed word is compared with */
 
 static const struct command {
@@ -31,6 +32,10 @@ const size_t args_list_count = COUNT_OF(args_lists);
 
 static const char *const levels[] = {"error", "warn", "info", "debug"};
 
+/* Of sections, which name upstreams. */
+static const char name_letters[] =
+    "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_.-";
+
 static const struct option long_options[] = {
     {"json", no_argument, NULL, OPT_JSON},
     {"watch", optional_argument, NULL, OPT_WATCH},
@@ -38,7 +43,7 @@ static const struct option long_options[] = {
     {"wide", no_argument, NULL, OPT_WIDE},
     {"now", no_argument, NULL, OPT_NOW},
     {"ready", no_argument, NULL, OPT_READY},
-    {"upstream", no_argument, NULL, OPT_UPSTREAM},
+    {"upstream", optional_argument, NULL, OPT_UPSTREAM},
     {"timeout", required_argument, NULL, OPT_TIMEOUT},
     {"admin", required_argument, NULL, OPT_ADMIN},
     {"help", no_argument, NULL, 'h'},
@@ -115,7 +120,7 @@ put_synopsis(struct buf *out, enum args_command id)
         const char *text;
     } texts[] = {{OPT_JSON, "[--json]"}, {OPT_WATCH, "[--watch[=SECONDS]]"},
         {OPT_LIMIT, "[--limit N]"}, {OPT_WIDE, "[--wide]"}, {OPT_NOW, "[--now]"},
-        {OPT_READY, "--ready"}, {OPT_UPSTREAM, "[--upstream] [--timeout 30s]"}};
+        {OPT_READY, "--ready [--timeout 30s]"}, {OPT_UPSTREAM, "[--upstream=NAME]"}};
     const struct command *c = &commands[id];
     buf_addf(out, "usage: chmux [--admin ADDR] %s%s%s", c->name, c->argument == NULL ? "" : " ",
         c->argument == NULL ? "" : c->argument);
@@ -150,7 +155,8 @@ args_usage(struct buf *out)
             "  --limit N          show: entries at most (1000)\n"
             "  --now              shutdown: cut what runs\n"
             "  --ready            wait: until requests are taken;\n"
-            "  --upstream         and a server behind chmuxd seems to work\n"
+            "  --upstream[=NAME]  and a server behind chmuxd seems to work;\n"
+            "                     pause, resume, reconnect: this one of several upstreams\n"
             "  --timeout T        wait so long for the answer (10s; reload: 40s), or to be\n"
             "                     ready (30s)\n"
             "  --help, --version\n\n"
@@ -183,6 +189,13 @@ bad_value(struct buf *say, const char *option, const char *value, const char *wa
     return ARGS_BAD;
 }
 
+static bool
+is_name(const char *word)
+{
+    size_t len = strlen(word);
+    return len > 0 && len < NAME_BYTES && strspn(word, name_letters) == len;
+}
+
 static enum args_result
 take_option(struct args *a, int option, const char *value, struct buf *say)
 {
@@ -200,6 +213,11 @@ take_option(struct args *a, int option, const char *value, struct buf *say)
     case OPT_LIMIT:
         if (!str_to_u64(str_of(value), ARGS_LIMIT_MAX, &a->limit) || a->limit == 0)
             return bad_value(say, "--limit", value, "a number from 1 to 10000");
+        break;
+    case OPT_UPSTREAM:
+        a->upstream = value;
+        if (value != NULL && !is_name(value))
+            return bad_value(say, "--upstream", value, "the name of an upstream");
         break;
     case OPT_ADMIN:
         a->admin = value;
@@ -347,6 +365,10 @@ check_options(const struct args *a, struct buf *say)
         if ((wrong & (unsigned)o->val) == 0)
             continue;
         buf_addf(say, "chmux: %s takes no --%s\n", c->name, o->name);
+        return ARGS_BAD;
+    }
+    if (a->command != CMD_WAIT && (a->options & OPT_UPSTREAM) != 0 && a->upstream == NULL) {
+        buf_addf(say, "chmux: %s needs --upstream=NAME, or none for all\n", c->name);
         return ARGS_BAD;
     }
     if (a->command == CMD_WAIT && (a->options & OPT_READY) == 0) {

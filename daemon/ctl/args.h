@@ -14,9 +14,11 @@
     X(SHOW, "show", "WHAT", OPT_JSON | OPT_WATCH | OPT_LIMIT | OPT_WIDE, "one of the lists below") \
     X(TOP, "top", NULL, OPT_WATCH, "a live view; q quits")                                         \
     X(RELOAD, "reload", NULL, OPT_JSON, "read the configuration again, and tell what changed")     \
-    X(PAUSE, "pause", NULL, OPT_JSON, "hold requests back, while ClickHouse restarts")             \
-    X(RESUME, "resume", NULL, OPT_JSON, "end a pause")                                             \
-    X(RECONNECT, "reconnect", NULL, OPT_JSON, "replace all connections to ClickHouse")             \
+    X(PAUSE, "pause", NULL, OPT_JSON | OPT_UPSTREAM,                                               \
+        "hold requests back, while ClickHouse restarts")                                           \
+    X(RESUME, "resume", NULL, OPT_JSON | OPT_UPSTREAM, "end a pause")                              \
+    X(RECONNECT, "reconnect", NULL, OPT_JSON | OPT_UPSTREAM,                                       \
+        "replace all connections to ClickHouse")                                                   \
     X(KILL, "kill", "ID", OPT_JSON, "end one request and its query; show exchanges has the ids")   \
     X(LOG_LEVEL, "log-level", "LEVEL", OPT_JSON,                                                   \
         "error, warn, info or debug, until the next start")                                        \
@@ -51,6 +53,7 @@ struct args {
     unsigned options;     /* those that were given, a set of enum args_option */
     const char *argument; /* of the command, checked; borrowed from argv */
     const char *admin;    /* borrowed */
+    const char *upstream; /* borrowed, needs no escaping in a URL; NULL: none in particular */
     int64_t watch_us, timeout_us;
     uint64_t limit;
 };

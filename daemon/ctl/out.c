@@ -8,7 +8,7 @@ out_print(struct buf *b)
     bool ok = buf_ok(b);
     if (!ok)
         fprintf(stderr, "chmux: out of memory\n");
-    else if (fwrite(b->p, 1, b->len, stdout) != b->len || fflush(stdout) != 0) {
+    else if ((b->len > 0 && fwrite(b->p, 1, b->len, stdout) != b->len) || fflush(stdout) != 0) {
         fprintf(stderr, "chmux: cannot write: %s\n", strerror(errno));
         ok = false;
     }

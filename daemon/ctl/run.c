@@ -21,22 +21,32 @@ asker(const struct args *a)
     return (struct ask){.address = a->admin, .timeout_us = a->timeout_us, .wake = {-1, -1}};
 }
 
-/* What was refused, and everything that was wrong. */
+/* What was refused, on stderr. Where there is a list of all that is wrong, its lines say it, and
+ * the message may be one of them. */
 static void
 tell_refusal(const struct args *a, const struct answer *an, json_t *root)
 {
-    struct buf text;
-    buf_init(&text, OUT_MAX);
-    if (reply_string(root, "message").len == 0)
-        buf_addf(&text, "%s: ", a->admin);
-    reply_refusal(an, root, &text);
-    out_complain(str_n(text.p, text.len));
-    buf_fini(&text);
     const json_t *errors = json_object_get(root, "errors");
+    struct str message = reply_string(root, "message"), hint = reply_string(root, "allowed_by");
+    struct buf text;
+    if (json_array_size(errors) == 0) {
+        buf_init(&text, OUT_MAX);
+        if (message.len == 0)
+            buf_addf(&text, "%s: ", a->admin);
+        reply_refusal(an, root, &text);
+        out_complain(str_n(text.p, text.len));
+        buf_fini(&text);
+        return;
+    }
     for (size_t i = 0; i < json_array_size(errors); i++) {
         const json_t *e = json_array_get(errors, i);
-        out_complain(str_n(json_string_value(e), json_string_length(e)));
+        struct str line = str_n(json_string_value(e), json_string_length(e));
+        if (i == 0 && message.len > 0 && !str_eq(message, line))
+            out_complain(message);
+        out_complain(line);
     }
+    if (hint.len > 0)
+        out_complain(hint);
 }
 
 /* ---- requests ---- */
@@ -53,6 +63,8 @@ put_target(const struct args *a, struct buf *out)
         buf_addf(out, "?id=%s", a->argument);
     else if (a->command == CMD_LOG_LEVEL)
         buf_addf(out, "?level=%s", a->argument);
+    else if (a->upstream != NULL)
+        buf_addf(out, "?upstream=%s", a->upstream);
     else if ((a->options & OPT_NOW) != 0)
         buf_str(out, STR("?now=1"));
     else if ((a->options & OPT_LIMIT) != 0)
@@ -191,8 +203,11 @@ is_ready(const struct args *a, int64_t left_us, char why[ASK_WHY_MAX])
     struct ask to = asker(a);
     struct answer an;
     to.timeout_us = left_us;
-    bool upstream = (a->options & OPT_UPSTREAM) != 0;
-    if (ask(&to, HTTP_M_GET, upstream ? "/ready?upstream" : "/ready", &an, why) != ASK_OK)
+    char target[128];
+    snprintf(target, sizeof target, "/ready%s%s%s",
+        (a->options & OPT_UPSTREAM) != 0 ? "?upstream" : "", a->upstream != NULL ? "=" : "",
+        a->upstream != NULL ? a->upstream : "");
+    if (ask(&to, HTTP_M_GET, target, &an, why) != ASK_OK)
         return false;
     bool ready = an.status == 200;
     if (!ready) {

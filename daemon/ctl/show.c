@@ -8,7 +8,7 @@
 #define UNKNOWN_MAX  12 /* columns this version does not know */
 
 /*
- * Columns: words key[=HEADING] in the order they are shown.
+ * Columns: words key[=HEADING] in the order they are shown. key may be a.b, the b of an object a.
  *   ?key  only when some row says something there (not null, false or empty)
  *   +key  only with --wide
  */
@@ -17,27 +17,31 @@ static const struct view {
 } views[] = {
     {"clients", "clients", "id state peer ?uid ?pid +local age_ms requests exchange"},
     {"exchanges", "exchanges",
-        "id client state user query_id +method +path address +conn age_ms queued_ms +running_ms "
+        "id client state user query_id +method +path ?upstream address +conn age_ms queued_ms "
+        "+running_ms "
         "request_bytes=SENT response_bytes=RECEIVED ?status +answering ?in_session ?retried "
         "?request_coding ?response_coding"},
     {"pool", "connections", "id state address tls age_ms idle_ms requests ?retiring"},
     {"endpoints", "endpoints",
         "state address host port tls active idle connecting requests failures ?ejected_ms "
         "?probe_in_ms ?last_error"},
-    {"queue", "waiters", "waits_for round waited_ms exchange client user query_id"},
+    {"queue", "waiters", "waits_for ?upstream round waited_ms exchange client user query_id"},
     {"pipes", "pipes",
         "exchange client direction decode encode state in_bytes=IN out_bytes=OUT room_bytes "
         "?output_waits"},
     {"config", "config", "section key value source reloadable"},
     {"errors", "errors",
-        "+time_ms age_ms reason status ?code times exchange client user query_id detail"},
+        "+time_ms age_ms reason status ?code times exchange client user query_id ?upstream detail"},
 };
 
 static const char running_columns[] =
     "id state user age_ms queued_ms request_bytes=SENT response_bytes=RECEIVED query_id +client "
-    "+method +path +address +conn +running_ms +status +answering +in_session +retried "
+    "+method +path ?upstream +address +conn +running_ms +status +answering +in_session +retried "
     "+request_coding +response_coding";
 static const char changed_columns[] = "section key before after";
+static const char upstream_columns[] =
+    "name up pool.active=BUSY pool.idle=IDLE pool.size=SIZE queue.waiting=WAITING "
+    "queue.paused=PAUSED addresses.up=SERVERS addresses.ejected=EJECTED +pool +queue +addresses";
 
 /* ---- values ---- */
 
@@ -81,7 +85,7 @@ show_value(struct buf *out, const char *key, json_t *value)
             show_value(out, key, json_array_get(value, i));
         }
     } else if (json_is_object(value)) {
-        buf_addf(out, "(%zu fields)", json_object_size(value));
+        buf_str(out, STR("..."));
     } else {
         buf_str(out, STR("-"));
     }
@@ -239,11 +243,21 @@ add_column(struct columns *c, struct str key, struct str heading)
         c->at[c->count++] = (struct column){copy, heading};
 }
 
+static json_t *
+member_of(json_t *row, const char *key)
+{
+    json_t *value = json_object_get(row, key);
+    size_t n = strcspn(key, ".");
+    if (value != NULL || key[n] == '\0')
+        return value;
+    return json_object_get(json_object_getn(row, key, n), key + n + 1);
+}
+
 static bool
 column_says_something(json_t *rows, const char *key)
 {
     for (size_t i = 0; i < json_array_size(rows); i++)
-        if (says_something(json_object_get(json_array_get(rows, i), key)))
+        if (says_something(member_of(json_array_get(rows, i), key)))
             return true;
     return false;
 }
@@ -312,7 +326,7 @@ choose_columns(struct columns *c, const char *words, json_t *rows, bool wide)
     json_t *first = json_array_get(rows, 0);
     while (next_word(&at, &w)) {
         bool there = column_says_something(rows, w.key);
-        if (!there && (w.optional || json_object_get(first, w.key) == NULL))
+        if (!there && (w.optional || member_of(first, w.key) == NULL))
             continue;
         if (!w.wide || wide)
             add_column(c, str_of(w.key), w.heading);
@@ -324,7 +338,7 @@ static bool
 is_numeric(json_t *rows, const char *key)
 {
     for (size_t i = 0; i < json_array_size(rows); i++) {
-        json_t *v = json_object_get(json_array_get(rows, i), key);
+        json_t *v = member_of(json_array_get(rows, i), key);
         if (v != NULL && !json_is_null(v))
             return json_is_number(v) && strcmp(key, "time_ms") != 0;
     }
@@ -366,7 +380,7 @@ show_rows(struct buf *out, json_t *rows, const char *columns, bool wide, size_t 
         json_t *row = json_array_get(rows, i);
         for (size_t k = 0; k < c.count; k++) {
             text.len = 0;
-            show_value(&text, c.at[k].key, json_object_get(row, c.at[k].key));
+            show_value(&text, c.at[k].key, member_of(row, c.at[k].key));
             table_cell(&t, str_n(text.p, text.len));
         }
     }
@@ -468,14 +482,19 @@ show_lists(struct buf *out, json_t *root)
 {
     for (void *k = json_object_iter(root); k != NULL; k = json_object_iter_next(root, k)) {
         json_t *value = json_object_iter_value(k);
-        if (json_array_size(value) == 0)
+        json_t *first = json_array_get(value, 0);
+        bool is_upstreams = strcmp(json_object_iter_key(k), "upstreams") == 0;
+        /* of a single upstream the sums above say the same */
+        if (first == NULL || (is_upstreams && json_array_size(value) == 1))
             continue;
-        bool change = json_object_get(json_array_get(value, 0), "before") != NULL;
+        const char *columns = json_object_get(first, "before") != NULL ? changed_columns
+                              : is_upstreams                           ? upstream_columns
+                                                                       : "";
         buf_str(out, STR("\n"));
         put_name(out, json_object_iter_key(k));
         buf_str(out, STR(":\n"));
-        if (json_is_object(json_array_get(value, 0)))
-            show_rows(out, value, change ? changed_columns : "", false, SIZE_MAX);
+        if (json_is_object(first))
+            show_rows(out, value, columns, false, SIZE_MAX);
         else
             show_texts(out, value);
     }
@@ -513,6 +532,12 @@ show_done(struct buf *out, json_t *root)
     }
     show_fields(out, "", root, "ok,message");
     show_lists(out, root);
+}
+
+void
+show_upstreams(struct buf *out, json_t *root)
+{
+    show_rows(out, json_object_get(root, "upstreams"), upstream_columns, false, SIZE_MAX);
 }
 
 void

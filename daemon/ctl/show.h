@@ -28,6 +28,8 @@ void show_list(struct buf *out, const char *what, json_t *root, bool wide);
 void show_status(struct buf *out, json_t *root);
 /* What a command said: its message, and what else stands in the answer. */
 void show_done(struct buf *out, json_t *root);
+/* The upstreams in a status. */
+void show_upstreams(struct buf *out, json_t *root);
 /* Running requests, as `top` shows them. */
 void show_running(struct buf *out, json_t *root, size_t most);
 #endif

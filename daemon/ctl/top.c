@@ -164,6 +164,10 @@ top_draw(struct buf *out, const struct top_view *v, size_t columns, size_t lines
     buf_init(&all, OUT_MAX);
     draw_head(&all, v);
     draw_figures(&all, v);
+    if (json_array_size(json_object_get(v->now, "upstreams")) > 1) {
+        show_upstreams(&all, v->now);
+        buf_str(&all, STR("\n"));
+    }
     if (json_array_size(json_object_get(v->exchanges, "exchanges")) > 0)
         show_running(&all, v->exchanges, lines);
     else

@@ -289,7 +289,8 @@ HOSTILE = {
     "busy": (http("too many\x1b[2J admin clients\nmore\n", "503 Service Unavailable", kind="text/plain"),
              "answered 503 Service Unavailable: too many\\x1b[2J admin clients\n"),
     "refused": (http('{"error":"x","message":"no\\u001b[31m","allowed_by":"a\\nb"}', "403 Forbidden"), "chmux: no\\x1b[31m; a\\x0ab\n"),
-    "wrong types": (http('{"error":1,"message":[2],"errors":[3,{"a":1}]}', "400 Bad Request"), "answered 400 Bad Request"),
+    "wrong types": (http('{"error":1,"message":[2],"errors":{"a":1}}', "400 Bad Request"), "answered 400 Bad Request"),
+    "wrong errors": (http('{"message":"no","errors":[3,{"a":1},"\\u001b"]}', "400 Bad Request"), "chmux: no\nchmux: \nchmux: \nchmux: \\x1b\n"),
 }
 
 
@@ -330,11 +331,30 @@ def test_fields_that_are_new_missing_or_hostile(liar):
                                                       "upstreams": [{"name": "a", "active": 1}, {"name": "b", "active": 22}]}))))
     assert text.startswith("chmuxd - is odd, pid -, ") and re.search(r"^novel +a 1.0 KiB$", text, re.M)
     assert rows(text) == [{"NAME": "a", "ACTIVE": "1"}, {"NAME": "b", "ACTIVE": "22"}]
+    pool = {"active": 1, "idle": 2, "size": 4}
+    text = says("status", admin=liar(http(json.dumps({"upstreams": [
+        {"name": n, "up": True, "pool": pool, "queue": {"waiting": 7, "paused": False}} for n in ("a", "b")]}))))
+    assert rows(text)[1] == {"NAME": "b", "UP": "yes", "BUSY": "1", "IDLE": "2", "SIZE": "4", "WAITING": "7", "PAUSED": "no"}
     for empty in ("{}", '{"clients":null}', '{"clients":[]}', '{"clients":{"a":1}}', '{"clients":[[],1,"x"]}'):
         says("show", "clients", admin=liar(http(empty)))
         says("status", admin=liar(http(empty)))
     raw = says("show", "clients", "--json", admin=liar(http('{"a":"\u009b31m\x7f"}')))
     assert raw == '{"a":"\\u009b31m\\u007f"}\n'
+
+
+def test_reload_of_a_real_one(control, fake, tmp_path):
+    conf = tmp_path / "c.conf"
+    conf.write_text("[upstream]\nqueue_size = 10\n")
+    c = control(fake().url, config=conf)
+    conf.write_text("[upstream]\nqueue_size = 20\n")
+    (change,) = rows(says("reload", admin=c))
+    assert (change["KEY"], change["BEFORE"], change["AFTER"]) == ("queue_size", "10", "20")
+    assert re.search(r"^queue .*size 20", says("status", admin=c), re.M)
+    conf.write_text("[upstream]\nqueue_size = many\nfoo = 1\n")
+    out, err = chmux("reload", admin=c, code=1)
+    assert out == "" and f"chmux: {conf}:2: " in err and f"chmux: {conf}:3: " in err
+    assert re.search(r"^reload +succeeded 1, failed 1, .*last ok no,\s+last time 20", says("status", admin=c), re.M | re.S)
+    assert json.loads(chmux("reload", "--json", admin=c, code=1)[0])["error"] == "reload"
 
 
 def test_reload_tells_what_changed_and_what_was_wrong(liar):

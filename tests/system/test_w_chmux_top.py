@@ -156,7 +156,7 @@ def test_the_manual_is_well_formed_and_complete():
     options = set(re.findall(r"--[a-z]+", usage))
     assert "log-level" in commands and "--watch" in options
     for word in [*commands, *options, *(f"show {x}" for x in LISTS)]:
-        assert re.search(rf"^ +(-., )?{re.escape(word)}\b|wait --ready \[{word}\]|shutdown \[{word}\]|wait {word}", text, re.M), word
+        assert re.search(rf"^ +(-., )?{re.escape(word)}\b|wait --ready \[{word}\b|shutdown \[{word}\]|wait {word}", text, re.M), word
 
 
 def bash_completes(line):

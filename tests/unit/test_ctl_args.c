@@ -55,6 +55,8 @@ test_options_may_stand_anywhere(void **state)
     T_EQ(a.limit, 5);
     T_ZEQ(a.admin, "/run/a.sock");
     T_EQ(a.options, OPT_JSON | OPT_LIMIT | OPT_ADMIN);
+    T_EQ(parse(&a, "pause --upstream=other-1"), ARGS_OK);
+    T_ZEQ(a.upstream, "other-1");
     T_EQ(parse(&a, "--json kill 12"), ARGS_OK);
     T_EQ(a.command, CMD_KILL);
     T_ZEQ(a.argument, "12");
@@ -157,6 +159,9 @@ test_what_is_wrong_is_said(void **state)
     bad("drain --now", "drain takes no --now");
     bad("top --json", "top takes no --json");
     bad("wait", "wait for what?");
+    bad("pause --upstream", "pause needs --upstream=NAME, or none for all");
+    bad("pause --upstream=a&b", "--upstream a&b: want the name of an upstream");
+    bad("status --upstream=a", "status takes no --upstream");
     bad("show pool --limit 0", "--limit 0: want a number from 1 to 10000");
     bad("show pool --limit", "--limit needs a value");
     bad("status --json=1", "--json takes no value");
