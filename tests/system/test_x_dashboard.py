@@ -276,6 +276,86 @@ def test_it_fits_narrow_and_wide_and_names_everything(chmuxd, held, page, pictur
         r.result()
 
 
+# ---- what the page computes
+def buckets_quantile(share, bounds, counts):
+    """histogram_quantile() of Prometheus, in its own words."""
+    rank, below = share * sum(counts), 0
+    for i, n in enumerate(counts):
+        if i == len(bounds):
+            return bounds[-1]
+        if n and below + n >= rank:
+            low = bounds[i - 1] if i else 0
+            return low + (bounds[i] - low) * (rank - below) / n
+        below += n
+
+
+def test_both_sources_and_percentiles_agree(chmuxd, held, page):
+    """What is made of /metrics is what /api/v1/status says; percentiles are those that Grafana would show."""
+    c = chmuxd(held.url, admin__tcp_access="read")
+    parallel(4, lambda i: [c.ask("GET", q(f"SELECT {n}")) for n in range(20)])
+    wait_until(lambda: api(c, "status")["requests"]["running"] == 0)
+    p = page(c)
+    both = p.js("""(async () => {
+        const { fromMetrics } = await import("/reading.js");
+        const status = await (await fetch("/api/v1/status")).json();
+        return [fromMetrics(await (await fetch("/metrics")).text()), status];
+    })()""")
+    for part in ("pool", "queue", "requests", "bytes", "addresses", "clients", "latency", "state", "version"):
+        made, told = (x[part] for x in both)
+        if isinstance(made, dict):
+            for key in made.keys() & told.keys() - {"bounds_ms"}:
+                if isinstance(made[key], dict):
+                    assert made[key]["buckets"] == told[key]["buckets"], (part, key)
+                else:
+                    assert made[key] == told[key], (part, key)
+            assert made.keys() <= told.keys(), part
+        else:
+            assert made == told, part
+    latency = both[1]["latency"]
+    assert both[0]["latency"]["bounds_ms"] == pytest.approx(latency["bounds_ms"])
+    assert latency["total"]["count"] == 80
+    for counts in (latency["total"]["buckets"], [3, 0, 5, 0, 2] + [0] * 16, [0] * 20 + [4]):
+        for share in (0.5, 0.9, 0.99):
+            args = json.dumps([share, latency["bounds_ms"], None, counts])
+            got = p.js(f"import('/reading.js').then((m) => m.quantile(...{args}))")
+            assert got == pytest.approx(buckets_quantile(share, latency["bounds_ms"], counts)), (share, counts)
+    assert p.js("import('/reading.js').then((m) => m.quantile(0.5, [1], [2, 2], [2, 2]))") is None, "nothing came"
+
+
+def luminance(colour):
+    parts = [int(colour[i:i + 2], 16) / 255 for i in (1, 3, 5)]
+    r, g, b = (v / 12.92 if v <= 0.04045 else ((v + 0.055) / 1.055) ** 2.4 for v in parts)
+    return 0.2126 * r + 0.7152 * g + 0.0722 * b
+
+
+def contrast(a, b):
+    low, high = sorted((luminance(a), luminance(b)))
+    return (high + 0.05) / (low + 0.05)
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_colours_can_be_told_apart(scheme):
+    """WCAG 2.1 AA: 4.5 for text, 3 for what a plot is made of."""
+    with open(os.path.join(SOURCES, "dashboard.css")) as f:
+        roots = re.findall(r":root \{(.*?)\}", f.read(), re.S)
+    assert len(roots) == 2
+    colour = dict(re.findall(r"--([\w-]+): (#[0-9a-f]{6})", "".join(roots[: 1 + (scheme == "dark")])))
+    for text, back in (("ink", "page"), ("ink", "card"), ("dim", "page"), ("dim", "card"), ("focus", "page"), ("bad", "card"),
+                       ("good", "good-back"), ("warn", "warn-back"), ("bad", "bad-back"), ("ink", "plain-back")):
+        assert contrast(colour[text], colour[back]) >= 4.5, (text, back)
+    for line in ("blue", "teal", "amber", "red", "violet", "grey"):
+        assert contrast(colour[line], colour["card"]) >= 3, line
+
+
+def test_a_page_opened_by_a_foreign_name_is_told_so(chmuxd, held, browser):
+    """A name that somebody made point here gets the page, but nothing that needs rights."""
+    c = chmuxd(held.url, admin__tcp_access="control")
+    r = http1.ask(c.admin_addr, "GET", "/", host=f"evil.example:{c.admin_addr[1]}")
+    assert r.status == 200 and b"alice" not in r.body
+    r = http1.ask(c.admin_addr, "GET", "/api/v1/exchanges", host=f"evil.example:{c.admin_addr[1]}")
+    assert r.status == 403 and json.loads(r.body)["error"] == "host"
+
+
 def uneven(stop, conn):
     """Answers of many sizes after waits of many lengths, so that there is something to draw."""
     while (got := conn.request()) is not None:

@@ -173,6 +173,7 @@ function setText(node, text) {
 
 function showState(state) {
   $("state").dataset.state = state;
+  document.body.dataset.state = state;
   setText($("state"), state);
   document.title = state === "serving" ? "chmux" : `chmux: ${state}`;
 }

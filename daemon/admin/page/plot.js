@@ -166,7 +166,7 @@ export class Plot {
     const last = this.samples.at(-1), bound = cap && last ? last[cap] ?? 0 : 0;
     const high = HEIGHT - BOTTOM;
     if (!log) {
-      const ticks = linearTicks(Math.max(base ? 1000 : 1, bound, ...all), whole, base ?? 10);
+      const ticks = linearTicks(Math.max(base ?? 1, bound, ...all), whole, base ?? 10);
       const top = Math.max(ticks.at(-1), 1e-9);
       return { ticks, y: (v) => high - (v / top) * (high - TOP) };
     }
@@ -193,8 +193,10 @@ export class Plot {
     for (const i of options.stacked ? order.reverse() : order)
       this.#series(drawing, i, levels, x, y);
     this.#capLine(drawing, y);
-    if (this.samples.length < 2)
-      svg("text", { class: "none", x: LEFT + inner / 2, y: high / 2 }, drawing).textContent = "collecting";
+    const empty = this.samples.length < 2 ? "collecting"
+      : levels.flat().every((v) => v === null) ? "nothing in this time" : "";
+    if (empty)
+      svg("text", { class: "none", x: LEFT + inner / 2, y: high / 2 }, drawing).textContent = empty;
     this.#cursor(drawing, levels, x, y);
     this.svg.setAttribute("viewBox", `0 0 ${this.width} ${HEIGHT}`);
     this.svg.replaceChildren(drawing);
