@@ -176,9 +176,10 @@ put_histograms(struct jsonw *j)
     static const char *const keys[HISTOGRAM_COUNT] = {[H_TLS_ACCEPT] = "client_tls_handshake",
         [H_QUEUE_WAIT] = "queue_wait",
         [H_CONNECT] = "connect",
+        [H_TLS] = "tls_handshake",
         [H_FIRST_BYTE] = "first_byte",
         [H_TOTAL] = "total"};
-    _Static_assert(HISTOGRAM_COUNT == 5, "name the new one too");
+    _Static_assert(HISTOGRAM_COUNT == 6, "name the new one too");
     jsonw_object(j, "latency");
     jsonw_array(j, "bounds_ms");
     for (int i = 0; i < HISTOGRAM_BUCKETS; i++)

@@ -381,6 +381,8 @@ proxy_update_metrics(const struct proxy *px)
         upool_stats(up->pool, &st);
         metric_set_in(
             up->metrics, M_QUEUED, (int64_t)(st.waiting + sessions_waiting(up->sessions)));
+        metric_set_in(up->metrics, M_SESSIONS_WAITING, (int64_t)sessions_waiting(up->sessions));
+        metric_set_in(up->metrics, M_SESSIONS_MAX, up->cfg->max_sessions);
     }
     set_ratio(M_LINK_REQUEST_RATIO, M_LINK_REQUEST_PLAIN, M_LINK_REQUEST_CODED);
     set_ratio(M_LINK_RESPONSE_RATIO, M_LINK_RESPONSE_PLAIN, M_LINK_RESPONSE_CODED);

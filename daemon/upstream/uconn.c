@@ -311,9 +311,12 @@ tls_step(struct uconn *uc)
         address_failed(uc, true);
         return;
     }
-    if (uc->conn.ssl != NULL)
+    if (uc->conn.ssl != NULL) {
         metric_inc_in(
             uc->pool->metrics, tls_was_resumed(uc->conn.ssl) ? M_TLS_RESUMED : M_TLS_FULL);
+        metric_observe_us(
+            uc->pool->metrics, H_TLS, mono_diff_us(loop_now(uc->pool->loop), uc->tls_start));
+    }
     uc->tls_done = true;
     if (uc->probe)
         probe_ask(uc);
@@ -350,6 +353,7 @@ tcp_step(struct uconn *uc)
             return;
         }
         conn_start_tls(&uc->conn, ssl);
+        uc->tls_start = loop_now(uc->pool->loop);
     }
     tls_step(uc);
 }

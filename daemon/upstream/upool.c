@@ -497,6 +497,7 @@ upool_update_metrics(const struct upool *p)
     metric_set_in(p->metrics, M_POOL_IDLE, (int64_t)p->idle_count);
     metric_set_in(p->metrics, M_POOL_CLOSING, (int64_t)p->closing_count);
     metric_set_in(p->metrics, M_POOL_PAUSED, p->paused);
+    metric_set_in(p->metrics, M_QUEUE_SIZE, p->cfg->queue_size);
 }
 
 bool

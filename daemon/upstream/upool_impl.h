@@ -74,7 +74,7 @@ struct uconn {
     void *handler_arg;
     uint64_t id, served;
     uint64_t tried, refused; /* address bits: had a try in this pass; failed for good */
-    struct mono dial_start, dial_deadline, retire_at, idle_since;
+    struct mono dial_start, dial_deadline, tls_start, retire_at, idle_since;
     bool last_pass; /* every address had its short try: slow ones get the time that is left */
     bool tcp_done, tls_done, probe, patient, reset;
     bool retiring; /* closed instead of going back, counted as this: */

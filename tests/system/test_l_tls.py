@@ -122,6 +122,8 @@ def test_sessions_are_resumed(pki, fake, chmuxd, version):
         assert c.ask("GET", "/ping").status == 200
     assert up.tls_resumed == 5 and up.tls_full == 1, (up.tls_resumed, up.tls_full)
     assert c.metric(FULL) == 1 and c.metric(RESUMED) == 5
+    assert c.metric("chmux_upstream_tls_handshake_seconds_count") == 6
+    assert 0 < c.metric("chmux_upstream_tls_handshake_seconds_sum") < c.metric("chmux_upstream_connect_seconds_sum")
 
 
 def test_100_short_lived_clients_need_at_most_pool_size_full_handshakes(pki, fake, chmuxd):

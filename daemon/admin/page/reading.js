@@ -68,7 +68,10 @@ export function fromMetrics(text) {
       size: sum("upstream_pool_size"), active: conns("active"), idle: conns("idle"),
       connecting: conns("connecting"), closing: conns("closing"), peak: sum("upstream_connections_peak"),
     },
-    queue: { waiting: sum("queue_waiting"), waiting_for_session: 0, size: sum("queue_size") },
+    queue: {
+      waiting: sum("queue_waiting") - sum("sessions_waiting"), waiting_for_session: sum("sessions_waiting"),
+      size: sum("queue_size"),
+    },
     addresses: { up: sum("upstream_addresses", { state: "up" }), ejected: sum("upstream_addresses", { state: "ejected" }) },
     memory: {
       used_bytes: sum("memory_used_bytes"), limit_bytes: sum("memory_limit_bytes"),
