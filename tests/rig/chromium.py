@@ -125,7 +125,7 @@ class Page:
         assert "exceptionDetails" not in got, f"{expression}: {got['exceptionDetails']}"
         return got["result"].get("value")
 
-    def wait(self, expression, deadline=DEADLINE):
+    def wait(self, expression, deadline=DEADLINE * 3):
         """Until the expression is true."""
         try:
             wait_until(lambda: self.js(expression), deadline)

@@ -214,16 +214,16 @@ def test_without_permission_the_metrics_are_drawn_and_the_way_is_told(chmuxd, he
     running.result()
 
 
-def test_plots_show_traffic_and_can_be_read_by_keyboard(chmuxd, held, page):
-    c = chmuxd(held.url, admin__tcp_access="read")
+def test_plots_show_traffic_and_can_be_read_by_keyboard(chmuxd, ch26, page, picture):
+    c = chmuxd(ch26.url, admin__tcp_access="read")
     p = page(c)
     stop = threading.Event()
 
     def load(_):
         with c.client() as k:
             while not stop.is_set():
-                k.send(http1.request("GET", q("SELECT 1")))
-                assert k.response("GET").status == 200
+                k.send(http1.request("GET", q("SELECT sum(number) FROM numbers(100000)")))
+                assert k.response("GET").body == b"4999950000\n"
 
     load = Background(lambda: parallel(2, load))
     p.wait("parseFloat(document.querySelector('[data-k=\"rate.requests\"]').textContent) > 0")
@@ -235,6 +235,7 @@ def test_plots_show_traffic_and_can_be_read_by_keyboard(chmuxd, held, page):
     spoken = p.js("document.querySelectorAll('.plot')[2].getAttribute('aria-valuetext')")
     assert re.match(r"(now|\d+ seconds ago): complete [\d.–]+.*refused", spoken), spoken
     assert p.js("document.querySelectorAll('.plot .cursor').length") == 6, "all plots show the same moment"
+    picture(p, "real-traffic")
     stop.set()
     load.result()
 
