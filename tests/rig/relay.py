@@ -1,4 +1,4 @@
-"""A plain TCP relay in front of a server. It counts connections, and on command it stops passing
+"""A plain TCP relay in front of a server, on TCP or a unix socket. It counts connections, and on command it stops passing
 bytes, cuts after a number of bytes (inside a TLS record, say), or resets."""
 import selectors
 import socket
@@ -6,6 +6,7 @@ import struct
 import threading
 
 from .fake import closed_by_peer
+from .http1 import connect
 
 
 class Relay:
@@ -61,7 +62,7 @@ class Relay:
         server = None
         connection = self.opened()
         try:
-            server = socket.create_connection(self.target)
+            server = connect(self.target, timeout=None)
             with self.lock:
                 self.live |= {client, server}
             sel = selectors.DefaultSelector()

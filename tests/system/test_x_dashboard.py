@@ -38,21 +38,21 @@ def browser(tmp_path_factory):
 
 @pytest.fixture
 def page(browser):
-    """page(c, dark, ...): the dashboard of a chmuxd, loaded, judged at the end."""
+    """page(c, dark, ...): the dashboard of a chmuxd, perhaps through a relay; loaded, and judged at the end."""
     opened = []
 
-    def make(c, **looks):
+    def make(c, through=None, **looks):
         p = browser.page(**looks)
-        opened.append((p, c))
-        p.open(root(c) + "/" + FAST)
+        opened.append((p, through or c))
+        p.open(root(through or c) + "/" + FAST)
         p.wait("Number(document.body?.dataset.ticks ?? 0) >= 1")
         return p
 
     yield make
-    for p, c in opened:
+    for p, _ in opened:
         p.close()
-    for p, c in opened:
-        foreign = [u for u in p.requests if not u.startswith(root(c) + "/")]
+    for p, at in opened:
+        foreign = [u for u in p.requests if not u.startswith(root(at) + "/")]
         assert not foreign, "a request left the address"
         assert not p.exceptions
         # A refusal is told in the console by the browser itself.
@@ -65,8 +65,9 @@ def picture():
     return lambda p, name, **kw: FOLDER and p.screenshot(os.path.join(FOLDER, name + ".png"), **kw)
 
 
-def root(c):
-    return f"http://127.0.0.1:{c.admin_addr[1]}"
+def root(at):
+    """Of a chmuxd, or of a relay in front of it."""
+    return f"http://127.0.0.1:{at.admin_addr[1] if hasattr(at, 'admin_addr') else at.port}"
 
 
 def api(c, what, method="GET"):
@@ -193,6 +194,21 @@ def test_the_kill_button_kills(chmuxd, held, page, picture):
     assert keep.running
     held.gate.set()
     assert keep.result().status == 200
+
+
+def test_a_forwarded_unix_socket_gives_the_rights_of_who_forwards(chmuxd, held, relay, page, tmp_path):
+    """As `ssh -L PORT:/run/chmux/admin.sock` does: the daemon sees the uid of the relay, which is its own."""
+    c = chmuxd(held.url, admin=f"unix:{tmp_path}/admin.sock")
+    (running,) = in_background(c, "one")
+    forward = relay(c.admin_addr)
+    p = page(c, through=forward)
+    p.wait("document.querySelectorAll('#requests-rows .kill').length === 1")
+    assert p.text("#rights") == "You may look, and kill requests." and p.text("#state") == "serving"
+    p.js("document.querySelector('.kill').click()")
+    p.js("document.querySelector('#confirm-kill').click()")
+    assert running.result().header("X-Chmux-Error") == "killed"
+    r = http1.ask(forward.addr, "POST", "/api/v1/pause", [("Origin", "http://evil.example")], host=f"localhost:{forward.port}")
+    assert r.status == 403 and json.loads(r.body)["error"] == "origin"
 
 
 def test_without_permission_the_metrics_are_drawn_and_the_way_is_told(chmuxd, held, page, picture):
