@@ -300,10 +300,8 @@ on_client(void *arg, const struct proxy_client_view *v)
     if (v->tls != NULL)
         jsonw_text(w->j, "tls", v->tls);
     if (v->cert_subject[0] != '\0') {
-        jsonw_object(w->j, "certificate");
+        jsonw_text(w->j, "certificate", v->cert_subject);
         jsonw_text(w->j, "cn", v->cert_cn);
-        jsonw_text(w->j, "subject", v->cert_subject);
-        jsonw_end(w->j);
     }
     return item_end(w);
 }

@@ -15,7 +15,8 @@
 static const struct view {
     const char *what, *list, *columns;
 } views[] = {
-    {"clients", "clients", "id state peer ?uid ?pid +local age_ms requests exchange"},
+    {"clients", "clients",
+        "id state peer ?uid ?pid ?tls ?certificate +local age_ms requests exchange"},
     {"exchanges", "exchanges",
         "id client state user query_id +method +path ?upstream address +conn age_ms queued_ms "
         "+running_ms "

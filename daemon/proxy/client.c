@@ -146,7 +146,7 @@ void
 client_leave_soon(struct client *c)
 {
     struct proxy *px = c->px;
-    bool silent = c->state == CLIENT_SHAKING && c->conn.ssl == NULL;
+    bool silent = c->state == CLIENT_SHAKING && c->conn.ssl == NULL && !list_linked(&c->shake_link);
     if (!silent && (c->state != CLIENT_IDLE || c->in.len > 0))
         return;
     c->keep = px->keep_left > 0 && c->tls == NULL; /* the next process has not its keys */

@@ -1,7 +1,7 @@
 /*
- * shake: TLS handshakes with clients. Each costs a signature (0.1 ms with a P-256 key, ten times
- * that with RSA), so only a few are taken further at each turn of the loop: who is served already
- * must not wait for a crowd at the door. A client has no TLS state before its first byte is here,
+ * shake: TLS handshakes with clients. Each costs near a millisecond of CPU (docs/USAGE.md), so only
+ * a few are taken further at each turn of the loop: who is served already must not wait for a crowd
+ * at the door. A client has no TLS state before its first byte is here,
  * and while max_handshakes others are at it, its bytes stay in the socket.
  */
 #include <sys/socket.h>
@@ -100,7 +100,9 @@ begin(struct client *c)
     if (ssl == NULL) {
         metric_inc(M_REFUSED_MEMORY);
         note(c, err_info(ERR_NOMEM)->text);
-        client_close(c);
+        struct str alert = door_busy_reply(c->px, c->door);
+        (void)send(c->conn.fd, alert.p, alert.len, MSG_NOSIGNAL);
+        client_linger(c);
         return false;
     }
     conn_start_tls(&c->conn, ssl);
