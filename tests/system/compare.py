@@ -129,11 +129,16 @@ def short(value):
     return text if len(text) < 1500 else f"{text[:700]} … {text[-700:]} ({len(text)} characters)"
 
 
-def differences(case, server, direct_addr, through_addr, as_seen=lambda r: r):
+def differences(case, server, direct_addr, through_addr, as_seen=lambda r: r, known=None):
     """Lines that say what differs; empty when all is equal. direct_addr == through_addr proves that a case is
-    deterministic. as_seen(r) may take away from a response what is allowed to differ; r.request is what asked for it."""
+    deterministic. as_seen(r) may take away from a response what is allowed to differ; r.request is what asked for it.
+    known: a dict that keeps what came straight for the next call with the same as_seen."""
     seen = []
+    key = (server.version, case.name)
     for addr in (direct_addr, through_addr):
+        if known and not seen and key in known:
+            seen.append(known[key])
+            continue
         if any(not callable(data) and b"cmp-fixed" in data for _, data, _ in case.requests):
             # An id is free again only a moment after its query has been answered.
             wait_until(lambda: not server.queries("query_id LIKE 'cmp-fixed%'"))
@@ -142,6 +147,8 @@ def differences(case, server, direct_addr, through_addr, as_seen=lambda r: r):
         answers = [as_seen(r) for r in run_requests(case, addr, server)]
         state = server.sql(case.check) if case.check else None
         seen.append(([view(r, case, server) for r in answers], state))
+    if known is not None:
+        known[key] = seen[0]
     (direct, direct_state), (through, through_state) = seen
     out = []
     if len(direct) != len(through):

@@ -180,7 +180,7 @@ add("error 159 is a 408", post("/?max_execution_time=1", "SELECT count() FROM sy
 add("timeout with overflow mode break", post("/?max_execution_time=0.3&timeout_overflow_mode=break&max_block_size=1", "SELECT count() >= 0 FROM (SELECT sleepEachRow(0.1) FROM numbers(20))"))
 add("error 158 by a limit", post("/?max_rows_to_read=10", "SELECT * FROM numbers(1000)"))
 add("error 396 by a result limit", post("/?max_result_rows=10&wait_end_of_query=1", "SELECT number FROM numbers(1000)"))
-add("error 241 by memory", post("/?max_memory_usage=1000000&wait_end_of_query=1&max_threads=1", "SELECT groupArray(number) FROM numbers(10000000) FORMAT Null"), masks=((rb"would use .*?\)", b"would use M)"), (rb"[\d.]+ [KMG]iB", b"M"), (rb"While executing [A-Za-z]+|while executing [A-Za-z]+", b"W")))
+add("error 241 by memory", post("/?max_memory_usage=1000000&wait_end_of_query=1&max_threads=1", "SELECT groupArray(number) FROM numbers(10000000) FORMAT Null"), masks=((rb"would use .*?\)", b"would use M)"), (rb"-?[\d.]+ [KMG]iB", b"M"), (rb"While executing [A-Za-z]+|while executing [A-Za-z]+", b"W")))
 add("error with a stack trace", post("/?stacktrace=1", "SELECT nope"), masks=((rb"(?s)Stack trace:.*", b"TRACE"),))
 add("error in Native format", post("/?default_format=Native", "SELECT nope"))
 add("error with a newline in its text", post("/", "SELECT throwIf(1, 'line one\nline two')"))

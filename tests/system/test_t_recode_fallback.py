@@ -1,0 +1,278 @@
+"""t: re-encoding where the server or the user's rights do not allow it: served without, found out once, counted,
+and never an error that the client would not have had."""
+import pytest
+
+import recode
+from helpers import parallel, q
+from recode import BLOCKS, LINKS, compressed, decode_all, encode
+from rig import chblocks, http1
+
+ROWS = b"".join(b"%d\trow %d\n" % (i, i) for i in range(5000))
+SELECT = "SELECT number AS n, toString(number) AS s FROM system.numbers LIMIT 20000"
+INSERT = {"query": "INSERT INTO rec FORMAT TSV"}
+STORED = "SELECT count(), sum(a), sum(cityHash64(s)) FROM rec"
+FALLBACKS = "chmux_coding_fallbacks_total"
+
+
+def login(user, password):
+    return [("X-ClickHouse-User", user), ("X-ClickHouse-Key", password)]
+
+
+READER = login("reader", "readerpw")  # readonly=1
+QUIET = login("quiet", "quietpw")  # its profile has enable_http_compression=0
+QUIET_READER = login("quietreader", "quietreaderpw")  # both
+
+
+@pytest.fixture
+def one(cleanup):
+    """one(server, codec, **options): a Link of its own, whose memory of the server is empty."""
+
+    def make(server, codec="zstd", **options):
+        return cleanup.add(recode.Link(server, upstream__request_compression=codec, upstream__response_compression=codec, **options))
+
+    return make
+
+
+@pytest.fixture
+def rec(server):
+    server.sql("CREATE TABLE IF NOT EXISTS rec (a Int32, s String) ENGINE = Memory")
+    server.sql("TRUNCATE TABLE rec")
+    r = http1.ask(server.addr, "POST", q(INSERT["query"]), (), ROWS)
+    assert r.status == 200, r
+    server.want = server.sql(STORED)
+    server.sql("TRUNCATE TABLE rec")
+    return server
+
+
+def probes(link):
+    return [e for e in link.tap.exchanges() if not (e.head.query_id or "").startswith("recode-")]
+
+
+# ---- an old server
+@pytest.mark.parametrize("codec", LINKS)
+def test_an_old_server_gets_what_it_knows(ch18, one, codec):
+    """18.16 has gzip, and only when asked for by enable_http_compression: used, the very first time as well."""
+    link = one(ch18, codec)
+    plain = link.direct(SELECT).body
+    for accept in (None, "gzip", "zstd", "deflate"):
+        r, e = link.select(SELECT, accept)
+        assert r.status == 200 and r.complete, r
+        recode.not_visible(r)
+        assert r.header("Content-Encoding") in (None, accept)
+        assert decode_all(r.header("Content-Encoding"), r.body) == plain
+        assert e.encoding in ("gzip", "deflate"), (accept, e)
+    moved = link.chmux.metric(f'{FALLBACKS}{{direction="response"}}')
+    assert moved == 0 if codec == "gzip" else moved > 0
+
+
+@pytest.mark.parametrize("side", ["plain", "gzip", "deflate", *BLOCKS])
+@pytest.mark.parametrize("codec", LINKS)
+def test_inserts_into_an_old_server(ch18, one, codec, side):
+    """All of what it takes straight, it takes through chmux: never a zstd body that it would answer by a 500."""
+    ch18.sql("CREATE TABLE IF NOT EXISTS rec (a Int32, s String) ENGINE = Memory")
+    ch18.sql("TRUNCATE TABLE rec")
+    assert http1.ask(ch18.addr, "POST", q(INSERT["query"]), (), ROWS).status == 200
+    want = ch18.sql(STORED)
+    link = one(ch18, codec)
+    params = {**INSERT, **({"decompress": "1"} if side in BLOCKS else {})}
+    headers = [("Content-Encoding", side)] if side in ("gzip", "deflate") else []
+    for chunked in (False, True):
+        ch18.sql("TRUNCATE TABLE rec")
+        r, e = link.ask("POST", params, headers, encode(side, ROWS), chunked=chunked)
+        assert r.status == 200 and r.complete, r
+        assert ch18.sql(STORED) == want
+        assert e.head.header("Content-Encoding") in ("gzip", "deflate"), e
+        assert decode_all(e.head.header("Content-Encoding"), e.body) == ROWS
+    moved = link.chmux.metric(f'{FALLBACKS}{{direction="request"}}')
+    assert moved == 0 if codec == "gzip" else moved > 0
+
+
+@pytest.mark.parametrize("side", ["zstd", "lz4", "br"])
+def test_codings_an_old_server_never_knew(ch18, one, side):
+    """Straight they are refused. Through chmux: stored whole, or refused; nothing in between."""
+    ch18.sql("CREATE TABLE IF NOT EXISTS rec (a Int32, s String) ENGINE = Memory")
+    ch18.sql("TRUNCATE TABLE rec")
+    link = one(ch18)
+    r, e = link.ask("POST", INSERT, [("Content-Encoding", side)], encode(side, ROWS))
+    count = ch18.sql("SELECT count() FROM rec")
+    assert r.complete and (r.status, count) in ((200, "5000\n"), (500, "0\n")), (r, count)
+
+
+def test_an_old_server_is_asked_once(ch18, one):
+    """By the first request of a kind (with a body to code, without), not by those behind it: a few questions of one
+    user."""
+    link = one(ch18)
+    asked = []
+    for i in range(10):
+        assert link.select("SELECT 1")[0].body == b"1\n"
+        assert link.ask("POST", {"query": "SELECT 1"}, (), b" " * 3000)[0].body == b"1\n"
+        asked.append(len(probes(link)))
+    assert asked == asked[:1] * 10 and asked[0] <= 6, [e.head.line for e in probes(link)]
+
+
+def test_many_first_requests_at_once(ch18, one):
+    """All of them are served while it is still being found out. (Large results: a small one in blocks is lost by 18.16
+    itself when it is passed through meanwhile.)"""
+    link = one(ch18, upstream__pool_size=16)
+    sql = "SELECT number, number FROM system.numbers LIMIT 200000"
+    plain = link.direct(sql).body
+
+    def client(i):
+        r = link.chmux.ask("POST", "/?compress=1" if i % 2 else "/", (), sql.encode())
+        assert r.status == 200 and r.complete, r
+        assert (chblocks.decode(r.body, verify=False) if i % 2 else r.body) == plain
+
+    parallel(32, client)
+
+
+def test_a_small_result_in_blocks_of_an_old_server(ch18, one):
+    """18.16 loses a result under 1 MiB that it is to send in blocks; rebuilt by chmux it is whole."""
+    link = one(ch18)
+    r, e = link.select("SELECT 'not lost'", params={"compress": "1"})
+    assert r.status == 200 and r.complete and chblocks.decode(r.body) == b"not lost\n", r
+
+
+def test_tiny_bodies_and_gets_of_an_old_server(ch18, one):
+    link = one(ch18)
+    r, e = link.ask("GET", {"query": "SELECT 7"})
+    assert r.body == b"7\n" and r.complete and e.head.method == "GET"
+    r, e = link.ask("POST", {}, (), b"SELECT 8")
+    assert r.body == b"8\n" and r.complete
+
+
+# ---- users
+def test_a_readonly_user_is_served(server, one):
+    """readonly=1: no setting may be changed. 26.7 needs none; 18.16 sends plain then."""
+    link = one(server)
+    plain = link.direct(SELECT).body
+    for i in range(3):
+        for params in ({}, {"compress": "1"}):
+            r, e = link.select(SELECT, headers=READER, params=params)
+            assert r.status == 200 and r.complete, r
+            if params and not e.encoding:
+                assert r.body == e.response.body  # passed through; 18.16 loses small ones here, with or without chmux
+            else:
+                assert (chblocks.decode(r.body) if params else r.body) == plain
+        r, e = link.ask("GET", {"query": SELECT}, READER)
+        assert r.status == 200 and r.complete and r.body == plain, r
+    if server.version == "26.7":
+        compressed(e, "zstd", plain)
+        assert "enable_http_compression" not in e.head.target
+        assert link.chmux.metric(FALLBACKS) == 0
+    else:
+        assert e.encoding is None
+        assert link.chmux.metric(f'{FALLBACKS}{{direction="response"}}') > 0
+    # its own refusal, not one of chmux's making
+    r, e = link.ask("POST", {"query": "INSERT INTO rec FORMAT TSV"}, READER, ROWS)
+    straight = http1.ask(server.addr, "POST", q("INSERT INTO rec FORMAT TSV"), READER, ROWS)
+    assert (r.status, r.header("X-ClickHouse-Exception-Code")) == (straight.status, straight.header("X-ClickHouse-Exception-Code")), (r, straight)
+    assert r.status != 200
+
+
+def test_another_user_is_not_judged_by_the_first(server, one):
+    """A user who may not set it takes nothing from one who may, and the other way round."""
+    link = one(server)
+    plain = link.direct(SELECT).body
+    for user in (READER, (), READER, ()):
+        r, e = link.select(SELECT, headers=user)
+        assert r.status == 200 and r.body == plain and r.complete, r
+        if server.version == "26.7":
+            compressed(e, "zstd", plain)
+        else:
+            assert e.encoding == (None if user else "gzip"), (user, e)
+
+
+@pytest.mark.parametrize("user", [QUIET, QUIET_READER], ids=["may-set-it", "may-not"])
+def test_a_profile_without_http_compression(server, one, user):
+    """enable_http_compression=0 in the profile: asked for where that is allowed, else plain and counted."""
+    link = one(server)
+    plain = http1.ask(server.addr, "POST", "/", user, SELECT.encode())
+    assert plain.status == 200 and plain.header("Content-Encoding") is None, plain
+    for accept, params in ((None, {}), ("gzip", {}), (None, {"compress": "1"})):
+        for _ in range(2):
+            r, e = link.select(SELECT, accept, headers=user, params=params)
+            assert r.status == 200 and r.complete, r
+            if params and not e.encoding:
+                assert r.body == e.response.body  # as above
+            else:
+                assert (chblocks.decode(r.body) if params else decode_all(r.header("Content-Encoding"), r.body)) == plain.body
+            recode.not_visible(r)
+    if user is QUIET:
+        assert e.encoding == ("zstd" if server.version == "26.7" else "gzip"), e
+    else:
+        assert e.encoding is None
+        assert link.chmux.metric(f'{FALLBACKS}{{direction="response"}}') > 0
+
+
+@pytest.mark.parametrize("headers", [login("alice", "wrong"), login("nobody", "x"), [("Authorization", "Basic YWxpY2U6d3Jvbmc=")], [("Authorization", "Bearer nonsense")]],
+                         ids=["password", "user", "basic", "bearer"])
+def test_a_login_that_fails_is_clickhouses_own_error(server, one, headers):
+    """For a query, for an insert, for blocks: status, code and text as straight."""
+    link = one(server)
+    for _ in range(2):  # the first may bring a question along, the second not
+        for params, body in (({}, SELECT.encode()), (INSERT, ROWS), ({"compress": "1"}, SELECT.encode()), ({**INSERT, "decompress": "1"}, encode("blocks-lz4", ROWS))):
+            straight = http1.ask(server.addr, "POST", "/?" + "&".join(f"{n}={v.replace(' ', '+')}" for n, v in params.items()), headers, body)
+            assert straight.status in (400, 401, 403, 500), straight
+            r, e = link.ask("POST", params, headers, body)
+            assert (r.status, r.header("X-ClickHouse-Exception-Code"), r.header("X-Chmux-Error")) == (straight.status, straight.header("X-ClickHouse-Exception-Code"), None), (r, straight)
+            assert r.complete and r.body[:60] == straight.body[:60], (r, straight)
+            assert r.header("WWW-Authenticate") == straight.header("WWW-Authenticate")
+    # a good login behind the same user name is not spoilt by a bad one
+    r, e = link.select("SELECT 'let in'", headers=login("alice", "secret"))
+    assert r.status == 200 and r.body == b"let in\n", r
+
+
+def test_a_user_without_grants(ch26, one):
+    """roled may read system.one and nothing else: his query runs, chmux's own questions need no more."""
+    link = one(ch26)
+    roled = login("roled", "roledpw")
+    sql = "SELECT dummy /* " + "x" * 2000 + " */ FROM system.one"
+    r, e = link.ask("POST", {}, roled, sql.encode())
+    assert r.status == 200 and r.body == b"0\n", r
+    assert e.head.header("Content-Encoding") == "zstd"
+
+
+def test_questions_of_chmux_leave_no_trace_for_the_client(ch18, one):
+    """No session is locked by them, no query id is used twice, and the pool's cap holds."""
+    link = one(ch18, upstream__pool_size=1)
+    for sid in ("recode-a", "recode-b"):
+        for sql in ("CREATE TEMPORARY TABLE tt (a Int8)", "INSERT INTO tt VALUES (1), (2)", "SELECT count() FROM tt"):
+            r, _ = link.ask("POST", {"session_id": sid}, (), sql.encode())
+            assert r.status == 200 and r.complete, r
+        assert r.body == b"2\n", r
+    assert link.tap.peak == 1, link.tap.peak
+    assert all("session_id" not in e.head.target for e in probes(link))
+
+
+# ---- servers that change
+def test_a_server_that_is_updated_gets_its_coding(chmuxd, fake):
+    """The same address, first old, then new: found out again after its connections were lost, at the latest."""
+    state = {"codings": ("gzip",)}
+
+    def script(conn):
+        while (h := conn.head()) is not None:
+            if recode.is_probe(h):
+                body = conn.body(h)
+                coding = h.header("Content-Encoding")
+                if coding and coding not in state["codings"]:
+                    conn.send(b"HTTP/1.1 500 Internal Server Error\r\nContent-Length: 5\r\n\r\nwhat?")
+                    continue
+                answered = next((c for c in state["codings"] if c in recode.accepted(h.header("Accept-Encoding"))), None)
+            else:
+                body = conn.body(h)
+                coding = h.header("Content-Encoding")
+                assert coding is None or coding in state["codings"], f"{coding} to a server that knows {state['codings']}"
+                answered = next((c for c in state["codings"] if c in recode.accepted(h.header("Accept-Encoding"))), None)
+            if body is None:
+                return
+            out = encode(answered or "plain", b"1\n")
+            conn.send(b"HTTP/1.1 200 OK\r\nConnection: Keep-Alive\r\n%sContent-Length: %d\r\n\r\n%s" % (
+                b"Content-Encoding: %s\r\n" % answered.encode() if answered else b"", len(out), out))
+
+    up = fake(script)
+    c = chmuxd(up.url, upstream__request_compression="zstd", upstream__response_compression="zstd")
+    for _ in range(3):
+        r = c.ask("POST", q("INSERT INTO t FORMAT TSV", query_id=recode.new_id()), (), ROWS)
+        assert r.status == 200 and r.complete, r
+        r = c.ask("GET", q("SELECT 1", query_id=recode.new_id()))
+        assert r.status == 200 and r.body == b"1\n", r
