@@ -411,6 +411,18 @@ encoder_make_state(struct encoder *e)
     return true;
 }
 
+/* Room to collect n plain bytes, and for the block that they become, so that an encoder that holds
+ * bytes never waits for memory. */
+static bool
+encoder_reserve(struct encoder *e, size_t n)
+{
+    bool none = e->c.spec.method == BLOCK_NONE;
+    size_t block = HEAD_LEN + payload_bound(e->c.spec.method, n);
+    size_t keep = none && e->plain_len > 0 ? HEAD_LEN + e->plain_len : 0;
+    return room_grow(&e->c, &e->block, block, keep) &&
+           (none || room_grow(&e->c, &e->plain, n, e->plain_len));
+}
+
 static struct codec *
 encoder_make(const struct codec_spec *spec)
 {
@@ -424,7 +436,8 @@ encoder_make(const struct codec_spec *spec)
         mem_free(e);
         return NULL;
     }
-    if (!encoder_make_state(e)) {
+    /* The least rooms too: a stream that holds a window must not wait for them. */
+    if (!encoder_make_state(e) || !encoder_reserve(e, PLAIN_MIN)) {
         struct codec *c = &e->c;
         codec_free(&c);
         return NULL;
@@ -464,18 +477,6 @@ collect_cap(const struct encoder *e)
     if (e->c.spec.method != BLOCK_NONE)
         return e->plain.cap;
     return e->block.cap < HEAD_LEN ? 0 : size_min(e->block.cap - HEAD_LEN, PLAIN_MAX);
-}
-
-/* Room to collect n plain bytes, and for the block that they become, so that an encoder that holds
- * bytes never waits for memory. */
-static bool
-encoder_reserve(struct encoder *e, size_t n)
-{
-    bool none = e->c.spec.method == BLOCK_NONE;
-    size_t block = HEAD_LEN + payload_bound(e->c.spec.method, n);
-    size_t keep = none && e->plain_len > 0 ? HEAD_LEN + e->plain_len : 0;
-    return room_grow(&e->c, &e->block, block, keep) &&
-           (none || room_grow(&e->c, &e->plain, n, e->plain_len));
 }
 
 /* The payload's size. There is room for payload_bound(), so it cannot fail. */
@@ -543,8 +544,8 @@ encode_input(struct encoder *e, struct codec_io *io)
     return true;
 }
 
-/* Input into the block that is being collected; false: no memory, and none is held. */
-static bool
+/* Input into the block that is being collected. */
+static void
 collect(struct encoder *e, struct codec_io *io)
 {
     size_t want = size_min(e->plain_len + io->in_len, PLAIN_MAX);
@@ -552,11 +553,7 @@ collect(struct encoder *e, struct codec_io *io)
         size_t room = PLAIN_MIN;
         while (room < want) /* in steps: most bodies are small, and growing copies */
             room *= 4;
-        if (!encoder_reserve(e, room) && collect_cap(e) == 0 && !encoder_reserve(e, PLAIN_MIN)) {
-            room_drop(&e->c, &e->plain);
-            room_drop(&e->c, &e->block);
-            return false;
-        }
+        (void)!encoder_reserve(e, room); /* else with less: there is always PLAIN_MIN */
     }
     size_t n = size_min(io->in_len, collect_cap(e) - e->plain_len);
     io_take(io, collected(e) + e->plain_len, n);
@@ -565,7 +562,6 @@ collect(struct encoder *e, struct codec_io *io)
      */
     if (e->plain_len == PLAIN_MAX || io->in_len > 0)
         encode_collected(e, io);
-    return true;
 }
 
 static enum codec_result
@@ -578,8 +574,8 @@ encoder_run(struct codec *c, enum codec_op op, struct codec_io *io)
             return CODEC_FULL;
         bool whole = e->plain_len == 0 && (op != CODEC_RUN || io->in_len >= PLAIN_MAX);
         if (io->in_len > 0) {
-            if (!(whole && encode_input(e, io)) && !collect(e, io))
-                return CODEC_NO_MEMORY;
+            if (!(whole && encode_input(e, io)))
+                collect(e, io);
         } else if (op != CODEC_RUN && e->plain_len > 0) {
             encode_collected(e, io);
         } else {

@@ -209,11 +209,35 @@ fail:
     return NULL;
 }
 
+/* Its decoder takes more memory once it has seen what it needs. */
+static bool
+needs_window(const struct pipe_spec *spec)
+{
+    return spec->decode.id != CODEC_IDENTITY && spec->decode.id != CODEC_GZIP &&
+           spec->decode.id != CODEC_DEFLATE;
+}
+
+static void LOOP_ONLY
+grow_up(struct pipe *p)
+{
+    p->w->young_bytes -= p->young_bytes;
+    p->young_bytes = 0;
+}
+
+static size_t
+first_bytes(const struct pipe *p)
+{
+    const struct codec *enc = p->chain.enc.codec;
+    return own_bytes(p) + PIPE_SPARE + codec_memory(p->chain.dec.codec) +
+           (enc == NULL ? 0 : codec_memory(enc));
+}
+
 struct pipe *
 pipe_new(struct workers *w, const struct pipe_spec *spec, loop_fn fn, void *arg)
 {
     struct pipe *p = NULL;
-    if (workers_start(w)) {
+    bool young = needs_window(spec);
+    if ((!young || w->young_bytes <= mem_long_limit() / 4) && workers_start(w)) {
         p = pipe_make(w, spec);
         if (p == NULL && cache_drop(w))
             p = pipe_make(w, spec);
@@ -224,6 +248,8 @@ pipe_new(struct workers *w, const struct pipe_spec *spec, loop_fn fn, void *arg)
     }
     p->fn = fn;
     p->arg = arg;
+    p->young_bytes = young ? first_bytes(p) : 0;
+    w->young_bytes += p->young_bytes;
     atomic_fetch_add_explicit(&w->live, 1, memory_order_relaxed);
     return p;
 }
@@ -236,6 +262,7 @@ pipe_close(struct pipe **pp)
         return;
     *pp = NULL;
     OBJ_CHECK(p, PIPE_MAGIC);
+    grow_up(p);
     atomic_fetch_sub_explicit(&p->w->live, 1, memory_order_relaxed);
     pipe_lock(p);
     CHECK(!p->closed);
@@ -305,7 +332,8 @@ pipe_room(struct pipe *p)
     pipe_lock(p);
     size_t bound = pipe_bound(p->w);
     if (!p->in_full)
-        p->in_full = p->in.items >= p->w->spec.queue_items || p->in.bytes >= bound;
+        p->in_full = p->in.items >= p->w->spec.queue_items || p->in.bytes >= bound ||
+                     (p->young_bytes > 0 && p->in.items > 0);
     if (!p->in_full && !p->ended && p->state != PS_OVER)
         room = bound - p->in.bytes;
     pipe_unlock(p);
@@ -408,6 +436,8 @@ pipe_take(struct pipe *p)
     bool queue = resume_locked(p, p->state == PS_PARKED && pipe_output_low_locked(p));
     pipe_unlock(p);
     p->bytes_out += blk_len(b);
+    if (b != NULL)
+        grow_up(p);
     if (queue)
         pipe_enqueue(p);
     return b;

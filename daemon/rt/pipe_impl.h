@@ -8,8 +8,10 @@
  *            codec runs, a block is allocated or freed, or a bq is used.
  * Steps      Only one thread at a time runs a step of a pipe: the one that moved it to RUNNING. The
  *            chain belongs to that thread, and to nobody between two steps; the lock hands it on.
- * Lifetime   Only the loop frees a pipe, once it is closed, in no step and in neither bq. So what
- *            a worker holds is always there.
+ * Memory     A pipe takes its codecs' states when it is made, and its window with the first input.
+ * If those that have no window yet held all memory, none would ever get one: so they may hold a
+ * quarter of it together, and one block of input each. Lifetime   Only the loop frees a pipe, once
+ * it is closed, in no step and in neither bq. So what a worker holds is always there.
  */
 #include <pthread.h>
 #include <stdatomic.h>
@@ -92,6 +94,7 @@ struct pipe {
     loop_fn fn; /* loop only, as are the next three */
     void *arg;
     uint64_t bytes_in, bytes_out;
+    size_t young_bytes; /* counted in w->young_bytes; 0: some of its output was taken */
     struct chain chain;
 
     pthread_mutex_t lock; /* over the rest */
@@ -120,6 +123,7 @@ struct workers {
     struct loop_io wake;
     struct list pipes;   /* all, closed ones included */
     size_t pipe_count;   /* of them */
+    size_t young_bytes;  /* held by those that may still wait for a window; loop only */
     _Atomic size_t live; /* not closed; relaxed, since it only divides memory */
     pthread_t *threads;  /* owns: spec.threads of them, thread_count run */
     size_t thread_count;

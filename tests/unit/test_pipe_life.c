@@ -210,6 +210,46 @@ test_starved_codec_gets_the_cache(void **state)
     }
 }
 
+/* Pipes that wait for a window leave room for one, however many there are: all come to their end.
+ */
+static void
+test_many_pipes_and_little_memory(void **state)
+{
+    (void)state;
+    thr_check_loop();
+    static struct sim sims[80];
+    struct pipe_spec spec = {.decode = DECODER(CODEC_ZSTD), .encode = ENCODER(CODEC_BLOCKS)};
+    spec.encode.method = BLOCK_LZ4;
+    struct tc_bytes plain = tc_text(1500000, 3), coded = rig_encoded(CODEC_ZSTD, &plain);
+    mem_init((size_t)24 << 20, 65536, 0);
+    rig_start(&rig, 2);
+    for (size_t i = 0; i < COUNT_OF(sims); i++)
+        sims[i] = (struct sim){.rig = &rig, .in = coded, .piece = 60000, .discard = true};
+    size_t over = 0;
+    while (over < COUNT_OF(sims)) {
+        for (size_t i = over = 0; i < COUNT_OF(sims); i++) {
+            struct sim *s = &sims[i];
+            if (s->p == NULL && s->got_len == 0)
+                s->p = pipe_new(rig.w, &spec, sim_on_wake, s);
+            if (s->p == NULL) {
+                over += s->got_len > 0;
+                continue;
+            }
+            pipe_poke(s->p);
+            sim_pump(s);
+            if (!sim_over(s))
+                continue;
+            T_EQ(pipe_status(s->p), PIPE_ENDED);
+            pipe_close(&s->p);
+        }
+        rig_turn(&rig);
+    }
+    rig_stop(&rig);
+    mem_init(RIG_LIMIT, 65536, 0);
+    tc_drop(&plain);
+    tc_drop(&coded);
+}
+
 /* The cache has two caps, and only holds codecs that are not broken. */
 static void
 test_cache_is_bounded(void **state)
@@ -475,6 +515,7 @@ main(void)
         TEST(test_starved_codec_goes_on_when_poked),
         TEST(test_new_pipe_is_refused_or_gets_the_cache),
         TEST(test_starved_codec_gets_the_cache),
+        TEST(test_many_pipes_and_little_memory),
         TEST(test_cache_is_bounded),
         TEST(test_queues_shrink_with_memory),
         TEST(test_every_allocation_may_fail),
