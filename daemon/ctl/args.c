@@ -356,6 +356,13 @@ take_words(struct args *a, int count, char **words, struct buf *say)
     return check_argument(a, say);
 }
 
+/* What is no list of things that come and go. */
+static bool
+is_whole(const char *list)
+{
+    return strcmp(list, "config") == 0 || strcmp(list, "memory") == 0;
+}
+
 static enum args_result
 check_options(const struct args *a, struct buf *say)
 {
@@ -365,6 +372,10 @@ check_options(const struct args *a, struct buf *say)
         if ((wrong & (unsigned)o->val) == 0)
             continue;
         buf_addf(say, "chmux: %s takes no --%s\n", c->name, o->name);
+        return ARGS_BAD;
+    }
+    if ((a->options & OPT_LIMIT) != 0 && is_whole(a->argument)) {
+        buf_addf(say, "chmux: show %s takes no --limit: it is shown whole\n", a->argument);
         return ARGS_BAD;
     }
     if (a->command != CMD_WAIT && (a->options & OPT_UPSTREAM) != 0 && a->upstream == NULL) {

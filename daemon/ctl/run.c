@@ -7,6 +7,7 @@
 #include "ctl/out.h"
 #include "ctl/reply.h"
 #include "ctl/show.h"
+#include "ctl/term.h"
 #include "ctl/text.h"
 #include "ctl/top.h"
 #include "reload/settings.h"
@@ -137,13 +138,15 @@ sleep_us(int64_t us)
 }
 
 /* On a terminal each picture replaces the one before; it is drawn over it, so that nothing
- * flickers. */
+ * flickers, and cut to fit, so that nothing scrolls. */
 static void
 put_over(struct str picture, struct buf *out)
 {
+    size_t columns = 0, lines = 0;
+    term_size(&columns, &lines);
     buf_str(out, STR("\x1b[H"));
-    for (ssize_t n; (n = str_find(picture, '\n')) >= 0;) {
-        buf_add(out, picture.p, (size_t)n);
+    for (ssize_t n; lines > 1 && (n = str_find(picture, '\n')) >= 0; lines--) {
+        text_clip(out, str_n(picture.p, (size_t)n), columns);
         buf_str(out, STR("\x1b[K\n"));
         picture = str_n(picture.p + n + 1, picture.len - (size_t)n - 1);
     }

@@ -1,5 +1,6 @@
 #include "ctl/term.h"
 
+#include <poll.h>
 #include <sys/ioctl.h>
 #include <sys/signalfd.h>
 #include <unistd.h>
@@ -98,6 +99,14 @@ event_of(int signo)
     }
 }
 
+/* A terminal that is gone can be read for ever: there is nothing in it. */
+static bool
+is_hung_up(void)
+{
+    struct pollfd p = {.fd = 0, .events = POLLIN};
+    return poll(&p, 1, 0) > 0 && (p.revents & (POLLHUP | POLLERR | POLLNVAL)) != 0;
+}
+
 enum term_event
 term_event(struct term *t, int *signo)
 {
@@ -110,7 +119,7 @@ term_event(struct term *t, int *signo)
     if (!t->has_keys)
         return TERM_NOTHING;
     ssize_t n = read(0, &key, 1);
-    if (n < 0 && errno == EIO) { /* the terminal is gone */
+    if (n <= 0 && is_hung_up()) {
         *signo = SIGHUP;
         return TERM_DIE;
     }

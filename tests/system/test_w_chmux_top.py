@@ -96,6 +96,20 @@ def test_top_gives_the_terminal_back(control, fake, terminal, how, code):  # noq
     t.ended(code)
 
 
+def test_top_ends_with_its_terminal(control, fake):  # noqa: F811
+    """Also where no signal tells it so: it is in no session of that terminal."""
+    c = control(fake().url)
+    master, slave = os.openpty()
+    p = subprocess.Popen([tool(), "--admin", c.admin_addr, "top"], stdin=slave, stdout=slave, stderr=subprocess.DEVNULL,
+                         preexec_fn=die_with_parent)
+    os.close(slave)
+    seen = b""
+    while b"nothing runs" not in seen:
+        seen += os.read(master, 4096)
+    os.close(master)
+    assert p.wait(30) == -signal.SIGHUP
+
+
 def test_top_survives_a_restart_of_chmuxd(chmuxd, fake, folder, terminal):  # noqa: F811
     address = f"unix:{folder}/admin.sock"
     first = chmuxd(fake().url, admin=address)
@@ -140,6 +154,9 @@ def test_watch_draws_over_itself_in_a_terminal(control, fake, terminal):  # noqa
     first = t.wait("LATENCY")
     wait_until(lambda: t.text().split(" up ")[1][:8] != first.split(" up ")[1][:8])
     assert t.text().count("LATENCY") == 1 and t.text().startswith("chmuxd ")
+    t("resize-window", "-x", 30, "-y", 8)
+    wait_until(lambda: re.search(r"^memory", t.text(), re.M) is None and t.text().startswith("chmuxd "), what=t.text())
+    t("resize-window", "-x", 100, "-y", 30)
     t.keys("C-c")
     t.wait("EXIT=130")
 

@@ -158,6 +158,7 @@ test_what_is_wrong_is_said(void **state)
     bad("status now", "status: unexpected argument: now");
     bad("drain --now", "drain takes no --now");
     bad("top --json", "top takes no --json");
+    bad("show memory --limit 5", "show memory takes no --limit");
     bad("wait", "wait for what?");
     bad("pause --upstream", "pause needs --upstream=NAME, or none for all");
     bad("pause --upstream=a&b", "--upstream a&b: want the name of an upstream");
