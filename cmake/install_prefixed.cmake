@@ -17,6 +17,13 @@ full_path(SYSCONFDIR "${CMAKE_INSTALL_SYSCONFDIR}")
 full_path(DOCDIR "${CMAKE_INSTALL_DOCDIR}")
 full_path(unit_dir "${CHMUX_UNIT_DIR}")
 
+# systemd has notify-reload since 253, which knows when a reload has ended. An older one is told how to ask for it.
+if(CHMUX_NOTIFY_RELOAD)
+    set(SERVICE_TYPE "Type=notify-reload")
+else()
+    set(SERVICE_TYPE "Type=notify\nExecReload=/bin/sh -c 'kill -HUP $$MAINPID'")
+endif()
+
 foreach(unit chmux.service chmux.socket chmux-admin.socket)
     configure_file("${PROJECT_SOURCE_DIR}/systemd/${unit}.in"
         "${PROJECT_BINARY_DIR}/systemd/${unit}" @ONLY)

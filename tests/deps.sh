@@ -5,7 +5,7 @@
 BUILD_PACKAGES="gcc libc6-dev make cmake ninja-build pkg-config libevent-dev libssl-dev libinih-dev
     zlib1g-dev libzstd-dev liblz4-dev libbrotli-dev libjansson-dev ca-certificates"
 # The unit tests and lints: cmocka, clang with its sanitizer runtimes, ctags.
-UNIT_PACKAGES="libcmocka-dev zstd lz4 brotli clang libclang-rt-14-dev llvm clang-format universal-ctags binutils python3"
+UNIT_PACKAGES="libcmocka-dev zstd lz4 brotli clang libclang-rt-14-dev llvm clang-format universal-ctags binutils mandoc python3"
 # The system tests: real servers, proxies and clients (node and npm: ensure_npm; Go, if there is one).
 SYSTEM_PACKAGES="python3 python3-venv curl openssl haproxy clickhouse-server clickhouse-client
     php-cli php-curl nginx-light strace chromium-headless-shell systemd systemd-container debootstrap

@@ -9,7 +9,8 @@ UNITS = ("chmux.service", "chmux.socket", "chmux-admin.socket")
 def unit_text(name, sbin="/usr/sbin", etc="/etc", doc="/usr/share/doc/chmux"):
     with open(os.path.join(SOURCE, name + ".in")) as f:
         text = f.read()
-    for key, path in (("SBINDIR", sbin), ("SYSCONFDIR", etc), ("DOCDIR", doc)):
+    reload = "Type=notify\nExecReload=/bin/sh -c 'kill -HUP $$MAINPID'"  # for systemd before 253, as on Debian 12
+    for key, path in (("SERVICE_TYPE", reload), ("SBINDIR", sbin), ("SYSCONFDIR", etc), ("DOCDIR", doc)):
         text = text.replace(f"@{key}@", path)
     assert not re.search(r"@[A-Z_]+@", text), text
     return text

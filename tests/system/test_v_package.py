@@ -23,6 +23,7 @@ PACKAGED = {
     "/usr/share/doc/chmux/README.md", "/usr/share/doc/chmux/OPERATIONS.md",
     "/usr/bin/chmux", "/usr/share/man/man1/chmux.1.gz", "/usr/share/bash-completion/completions/chmux",
     "/usr/share/zsh/vendor-completions/_chmux",
+    "/usr/share/man/man8/chmuxd.8.gz", "/usr/share/man/man5/chmux.conf.5.gz",
 }
 
 
@@ -170,6 +171,12 @@ def use(m, server, root, old, new, summary):
              (tcp, insert_row, True, 0), (tcp, insert_row, False, 0), (unix, insert_row, True, 0), (tcp, insert_row, True, 0.4)]
     loopers = [Looper(i, a, work, keep, pause) for i, (a, work, keep, pause) in enumerate(kinds)]
     pids = [m.show("chmux.service", "MainPID")]
+    with open(root + "/etc/chmux/chmux.conf", "a") as f:
+        f.write("[upstream]\npool_size = 9\n")
+    m.run("systemctl", "reload", "chmux")
+    wait_until(lambda: re.search(r"^chmux_upstream_pool_size\S* 9$", ask(admin, "GET", "/metrics").text, re.M))
+    wait_until(lambda: m.show("chmux.service", "SubState") == "running")
+    assert m.show("chmux.service", "MainPID") == pids[0]
     try:
         # As many starts as systemd allows in ten seconds.
         for command in (["systemctl", "restart", "chmux"], ["dpkg", "-i", new], ["systemctl", "restart", "chmux"]):
