@@ -159,6 +159,7 @@ def use(m, server, root, old, new, summary):
     for unit in UNITS:
         assert m.show(unit, "ActiveState") == "active"
     assert m.show("chmux.service", "StatusText").startswith("Serving: ")
+    assert "serving" in m.run("chmux", "status")  # finds the admin socket by itself
     inside = f"/proc/{m.leader}/root"
     admin, unix, tcp = inside + "/run/chmux/admin.sock", inside + "/run/chmux/http.sock", ("127.0.0.1", 8123)
     assert ask(admin, "GET", "/ready").status == 200 and ask(("::1", 8123), "GET", "/ping").status == 200
