@@ -207,7 +207,7 @@ report(struct daemon *d)
     notify_status(&d->notify,
         "%s: %" PRId64 " clients, %zu of %zu upstream connections busy, %zu requests waiting",
         draining ? "Draining" : "Serving", metric_get(M_CLIENTS), st.active, st.cap,
-        st.waiting + proxy_sessions_waiting(d->proxy));
+        st.waiting + proxy_sessions_waiting(d->proxy) + proxy_users_waiting(d->proxy));
     if (draining)
         notify_extend(&d->notify, DRAIN_GRANT_US);
     timer_arm_in(&d->report_timer, REPORT_US);

@@ -129,6 +129,7 @@ answer_metrics(struct admin_client *c, bool head)
     a->body.len = 0;
     metric_print(&a->body);
     admin_print_process(&a->body, a->started_s);
+    proxy_print_metrics(a->px, &a->body);
     put_answer(&c->out, 200, "text/plain; version=0.0.4; charset=utf-8",
         str_n(a->body.p, a->body.len), head);
     c->out.failed |= !buf_ok(&a->body); /* better no answer than a part of one */

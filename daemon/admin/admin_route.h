@@ -39,6 +39,7 @@
     X(POOL, "/api/v1/pool", GET, READ, "limit")                                                    \
     X(ENDPOINTS, "/api/v1/endpoints", GET, READ, "limit")                                          \
     X(QUEUE, "/api/v1/queue", GET, READ, "limit")                                                  \
+    X(USERS, "/api/v1/users", GET, READ, "limit")                                                  \
     X(PIPES, "/api/v1/pipes", GET, READ, "limit")                                                  \
     X(CONFIG, "/api/v1/config", GET, READ, "")                                                     \
     X(ERRORS, "/api/v1/errors", GET, READ, "limit")                                                \

@@ -164,6 +164,7 @@ put_queue_numbers(const struct admin *a, const struct upool_stats *st, struct js
 {
     jsonw_uint(j, "waiting", st->waiting);
     jsonw_uint(j, "waiting_for_session", proxy_sessions_waiting(a->px));
+    jsonw_uint(j, "waiting_for_user", proxy_users_waiting(a->px));
     jsonw_uint(j, "size", st->queue_size);
     jsonw_ms(j, "timeout_ms", st->queue_timeout_us);
     jsonw_bool(j, "paused", st->paused);
@@ -417,6 +418,25 @@ on_pipe(void *arg, const struct proxy_pipe_view *v)
     return item_end(w);
 }
 
+static bool
+on_user(void *arg, const struct proxy_user_view *v)
+{
+    struct list_writer *w = arg;
+    if (!item_begin(w))
+        return false;
+    jsonw_str(w->j, "name", v->name);
+    jsonw_str(w->j, "upstream_user", v->upstream_user);
+    jsonw_text(w->j, "secret", v->secret);
+    jsonw_uint(w->j, "in_flight", v->in_flight);
+    put_some(w->j, "max_in_flight", v->max_in_flight);
+    jsonw_uint(w->j, "waiting", v->waiting);
+    jsonw_uint(w->j, "queue_share", v->queue_share);
+    jsonw_uint(w->j, "requests", v->requests);
+    jsonw_uint(w->j, "waited", v->waited);
+    jsonw_uint(w->j, "refused", v->refused);
+    return item_end(w);
+}
+
 static int64_t
 wall_now_us(void)
 {
@@ -521,6 +541,7 @@ show_list(struct admin *a, const struct admin_call *call, struct jsonw *j)
     case ADMIN_CLIENTS: proxy_each_client(a->px, on_client, &w); break;
     case ADMIN_EXCHANGES: proxy_each_exchange(a->px, on_exchange, &w); break;
     case ADMIN_ENDPOINTS: list_endpoints(a, &w); break;
+    case ADMIN_USERS: proxy_each_user(a->px, on_user, &w); break;
     case ADMIN_PIPES: proxy_each_pipe(a->px, on_pipe, &w); break;
     case ADMIN_ERRORS: proxy_each_error(a->px, on_error, &w); break;
     case ADMIN_CONFIG: w.truncated |= !config_each(a->cfg, on_option, &w); break;

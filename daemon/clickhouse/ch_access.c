@@ -2,8 +2,6 @@
 
 #include "clickhouse/ch_private.h"
 
-#define SETTING_NAME_MAX 128
-
 /* ---- what the client brings ---- */
 
 /* The server finds a parameter in whatever case, and then refuses a name it does not know so; by
@@ -115,43 +113,6 @@ ch_is_credential_field(enum http_field_id id)
 }
 
 /* ---- settings ---- */
-
-/* Parameters with a meaning of their own. */
-static const char *const no_settings[] = {"query", "query_id", "database", "default_format", "user",
-    "password", "quota_key", "session_id", "session_timeout", "session_check", "close_session",
-    "role", "stacktrace", "client_protocol_version"};
-
-bool
-ch_setting_check(struct str name, const char **why)
-{
-    static const char *const own[] = {"compress", "decompress", "enable_http_compression"};
-    if (name.len == 0 || name.len > SETTING_NAME_MAX) {
-        *why = "a setting's name has 1 to 128 letters, digits, _ and .";
-        return false;
-    }
-    for (size_t i = 0; i < name.len; i++) {
-        char c = ascii_lower(name.p[i]);
-        if ((c >= 'a' && c <= 'z') || (c >= '0' && c <= '9') || c == '_' || c == '.')
-            continue;
-        *why = "a setting's name has 1 to 128 letters, digits, _ and .";
-        return false;
-    }
-    for (size_t i = 0; i < COUNT_OF(no_settings); i++)
-        if (str_eq_nocase(name, str_of(no_settings[i]))) {
-            *why = "that is a parameter of the request, not a setting";
-            return false;
-        }
-    if (str_starts_nocase(name, STR("param_"))) {
-        *why = "that is a parameter of the query, not a setting";
-        return false;
-    }
-    for (size_t i = 0; i < COUNT_OF(own); i++)
-        if (str_eq_nocase(name, str_of(own[i]))) {
-            *why = "that is for request_compression and response_compression to decide";
-            return false;
-        }
-    return true;
-}
 
 void
 ch_setting_pair(struct buf *out, struct str name, struct str value)

@@ -24,14 +24,10 @@ bool ch_is_credential_field(enum http_field_id id);
 
 /* One setting of ClickHouse. */
 struct ch_setting {
-    struct str name;
+    struct str name; /* letters, digits, '_' and '.' */
     struct str pair; /* "name=value" as it stands in a URL; see ch_setting_pair() */
     bool forced;     /* what the client said goes; else it is for those that said nothing */
 };
-/* Is it a name that may be set so: letters, digits, '_' and '.', and neither a parameter that is no
- * setting (user, query, session_id, param_x, ...) nor one that is chmuxd's own business (compress,
- * decompress, enable_http_compression). *why: static text. */
-MUST_USE bool ch_setting_check(struct str name, const char **why);
 /* Appends "name=value", the value encoded so that every server reads it back as it is. */
 void ch_setting_pair(struct buf *out, struct str name, struct str value);
 

@@ -180,8 +180,13 @@ config_origin_note(struct config_origin_entry *e, const struct config_place *pla
 
 void
 config_assign(struct config_loader *l, const struct config_place *place, struct config_target t,
-    const struct config_opt *opt, struct str text)
+    const struct config_opt *opt, struct str key, struct str text)
 {
+    struct str prefix = config_pairs_prefix(opt);
+    if (prefix.len > 0) {
+        config_assign_pair(l, place, t, opt, str_n(key.p + prefix.len, key.len - prefix.len), text);
+        return;
+    }
     char why[CONFIG_WHY_MAX], name[CONFIG_TARGET_NAME_MAX];
     struct config_origin_entry *e = config_origin_of(l->c, t, opt);
     config_target_name(l->c, t, name);
@@ -221,7 +226,31 @@ made_up_name_is_taken(
     return false;
 }
 
-/* "section.key", "section.NAME.key". No key has a dot in it. */
+/* Splits "NAME.key". The key stands behind the last dot, but for those that have one in them:
+ * "NAME.set.key". name.p NULL: there is no NAME. */
+static void
+split_flag(const struct config_section *sec, struct str both, struct str *name, struct str *key)
+{
+    size_t count, at = SIZE_MAX;
+    const struct config_opt *opt = sec->opts(&count);
+    for (size_t i = 0; i < count && at == SIZE_MAX; i++) {
+        struct str prefix = config_pairs_prefix(&opt[i]);
+        const char *p = prefix.len == 0 ? NULL : memmem(both.p, both.len, prefix.p, prefix.len);
+        if (p != NULL && (p == both.p || p[-1] == '.'))
+            at = (size_t)(p - both.p);
+    }
+    const char *last = at == SIZE_MAX ? memrchr(both.p, '.', both.len) : NULL;
+    if (last != NULL)
+        at = (size_t)(last + 1 - both.p);
+    *name = STR_NULL;
+    *key = both;
+    if (at == SIZE_MAX || at == 0)
+        return;
+    *name = str_n(both.p, at - 1);
+    *key = str_n(both.p + at, both.len - at);
+}
+
+/* "section.key", "section.NAME.key". */
 static void
 apply_flag(struct config_loader *l, const struct config_flag *f, const struct config_place *place)
 {
@@ -236,23 +265,19 @@ apply_flag(struct config_loader *l, const struct config_flag *f, const struct co
     struct config_target t = {.sec = sec};
     if (dot >= 0)
         key = str_n(path.p + dot + 1, path.len - (size_t)dot - 1);
-    const char *last = memrchr(key.p, '.', key.len);
     if (config_section_repeats(sec)) {
-        if (last != NULL) {
-            name = str_n(key.p, (size_t)(last - key.p));
-            key = str_n(last + 1, key.len - name.len - 1);
-        }
-        if (last == NULL && sec->first[0] == '\0') {
+        split_flag(sec, key, &name, &key);
+        if (name.p == NULL && sec->first[0] == '\0') {
             config_error(l, place, NULL, NULL, "write %s.NAME.key=value", sec->id);
             return;
         }
-        if (last != NULL && (made_up_name_is_taken(l, place, f->flag, name) ||
-                                !config_name_target(l, place, sec, name, &t)))
+        if (name.p != NULL && (made_up_name_is_taken(l, place, f->flag, name) ||
+                                  !config_name_target(l, place, sec, name, &t)))
             return;
     }
     const struct config_opt *opt = config_opt_find(sec, key);
     if (opt != NULL)
-        config_assign(l, place, t, opt, str_of(f->value));
+        config_assign(l, place, t, opt, key, str_of(f->value));
     else if (key.len == 0)
         config_error(l, place, NULL, NULL, "write section.key=value");
     else
@@ -304,7 +329,7 @@ add_default_listeners(struct config_loader *l)
     const struct config_opt *address = config_opt_find(sec, STR("address"));
     for (size_t i = 0; i < COUNT_OF(built_in) && !l->nomem; i++)
         if (config_name_target(l, &place, sec, built_in[i].name, &t))
-            config_assign(l, &place, t, address, built_in[i].address);
+            config_assign(l, &place, t, address, STR("address"), built_in[i].address);
 }
 
 static void

@@ -247,6 +247,17 @@ check_listener_tls(struct config_loader *l, size_t i)
             "let in; set optional or require, or leave it out");
 }
 
+/* Whoever connects to a unix socket has no address. */
+static void
+check_allow(struct config_loader *l, size_t i, const struct config_address *a)
+{
+    struct subject allow = SUBJECT_OF(listen, i, "allow");
+    if (a->is_unix && l->c->listen[i].allow.count > 0)
+        complain(l, FAIL, &allow,
+            "cannot hold for a unix socket, whose clients have no address; mode and group say who "
+            "may connect to it");
+}
+
 /* Two sockets on one port 0 get two ports; everything else can be bound once only. */
 static bool
 same_address(const char *a, const char *b)
@@ -294,6 +305,7 @@ check_listener(struct config_loader *l, size_t i)
     if (!config_parse_address(str_of(c->listen[i].address), &a, why, sizeof(why)))
         return;
     check_listener_options(l, i, &a);
+    check_allow(l, i, &a);
     for (size_t j = 0; j < i; j++)
         if (same_address(c->listen[i].address, c->listen[j].address))
             complain(l, FAIL, &s, "%s is the address of listener \"%s\" too; use each once",
@@ -332,9 +344,56 @@ check_admin(struct config_loader *l)
     }
 }
 
+/* Is there a [user NAME] of that name, if one is named? */
+static void
+check_user_named(struct config_loader *l, const struct subject *s, const char *name)
+{
+    char q[CONFIG_QUOTE_MAX];
+    for (size_t i = 0; i < l->c->user_count; i++)
+        if (strcmp(l->c->user_name[i], name) == 0)
+            return;
+    if (name[0] != '\0')
+        complain(
+            l, FAIL, s, "there is no section [user NAME] for %s", config_quote(str_of(name), q));
+}
+
+static void
+check_user(struct config_loader *l, size_t i)
+{
+    const struct config_user *u = &l->c->user[i];
+    struct subject token = SUBJECT_OF(user, i, "token_file");
+    struct subject auth = SUBJECT_OF(user, i, "local_auth");
+    struct subject set = SUBJECT_OF(user, i, "set.NAME");
+    bool has_token = u->token_file[0] != '\0';
+    if (has_token && u->password_file[0] != '\0')
+        complain(l, FAIL, &token, "is set together with password_file; set one of them");
+    if (has_token && u->upstream_user[0] != '\0')
+        complain(l, FAIL, &token,
+            "is set together with upstream_user; ClickHouse takes the name from the token");
+    if (u->local_auth == LOCAL_AUTH_TRUST && l->c->chmux.allow_remote)
+        complain(l, WARN, &auth,
+            "trust together with [chmux] allow_remote: whoever reaches chmuxd over the network and "
+            "names this user gets its credentials");
+    for (size_t k = 0; k < u->set.count; k++) {
+        set.origin = u->set.item[k].origin;
+        for (size_t j = 0; j < u->preset.count; j++)
+            if (strcmp(u->set.item[k].name, u->preset.item[j].name) == 0)
+                complain(l, WARN, &set, "default.%s has no effect beside set.%s",
+                    u->set.item[k].name, u->set.item[k].name);
+    }
+}
+
 void
 config_cross_check(struct config_loader *l)
 {
+    struct subject default_user = SUBJECT(chmux, "default_user");
+    check_user_named(l, &default_user, l->c->chmux.default_user);
+    for (size_t i = 0; i < l->c->user_count; i++)
+        check_user(l, i);
+    for (size_t i = 0; i < l->c->listen_count; i++) {
+        struct subject user = SUBJECT_OF(listen, i, "user");
+        check_user_named(l, &user, l->c->listen[i].user);
+    }
     check_memory(l);
     for (size_t i = 0; i < l->c->upstream_count; i++) {
         check_orders(l, i);

@@ -70,16 +70,48 @@ is_service_link(struct str name, struct str value)
     return false;
 }
 
-/* NAME_KEY. Both may have a '_' in them: the longest KEY that fits is meant. NULL: none does. */
+/* PAIRS whose prefix upper begins with: SET_MAX_THREADS is set.max_threads. */
 static const struct config_opt *
-split_name(const struct config_section *sec, struct str rest, struct str *name)
+find_upper_pairs(const struct config_section *sec, struct str upper)
+{
+    size_t count;
+    const struct config_opt *opt = sec->opts(&count);
+    for (size_t i = 0; i < count; i++) {
+        struct str prefix = config_pairs_prefix(&opt[i]);
+        if (prefix.len > 0 && upper.len > prefix.len && upper.p[prefix.len - 1] == '_' &&
+            is_upper_of(str_n(upper.p, prefix.len - 1), str_n(prefix.p, prefix.len - 1)))
+            return &opt[i];
+    }
+    return NULL;
+}
+
+/* The key as a file has it, for what find_upper() or find_upper_pairs() found. Settings are in
+ * lower case nearly all; the others need a file. */
+static struct str
+key_of(const struct config_opt *opt, struct str upper, char out[NAME_MAX_BYTES])
+{
+    struct str prefix = config_pairs_prefix(opt);
+    if (prefix.len == 0 || upper.len > NAME_MAX_BYTES)
+        return prefix.len == 0 ? str_of(opt->key) : upper;
+    for (size_t i = 0; i < upper.len; i++)
+        out[i] = i < prefix.len ? prefix.p[i] : ascii_lower(upper.p[i]);
+    return str_n(out, upper.len);
+}
+
+/* NAME_KEY. Both may have a '_' in them: the longest KEY that fits is meant, but a key that is in
+ * the table rather than one that only begins so. NULL: none does. */
+static const struct config_opt *
+split_name(const struct config_section *sec, struct str rest, struct str *name, struct str *key)
 {
     const struct config_opt *opt = NULL;
-    for (size_t at = 2; at < rest.len && opt == NULL; at++) {
-        if (rest.p[at - 1] != '_')
-            continue;
-        *name = str_n(rest.p, at - 1);
-        opt = find_upper(sec, skip(rest, at));
+    for (int pairs = 0; pairs < 2 && opt == NULL; pairs++) {
+        for (size_t at = 2; at < rest.len && opt == NULL; at++) {
+            if (rest.p[at - 1] != '_')
+                continue;
+            *name = str_n(rest.p, at - 1);
+            *key = skip(rest, at);
+            opt = pairs == 0 ? find_upper(sec, *key) : find_upper_pairs(sec, *key);
+        }
     }
     for (size_t i = 0; opt != NULL && i < name->len; i++)
         if (name->p[i] >= 'a' && name->p[i] <= 'z')
@@ -130,17 +162,18 @@ assign_in(struct config_loader *l, const struct config_place *place,
     const struct config_section *sec, struct str tail, struct str value)
 {
     struct config_target t = {.sec = sec};
-    struct str name = STR("");
+    struct str name = STR(""), upper = tail;
+    char lower[NAME_MAX_BYTES];
     const struct config_opt *opt = NULL;
     bool repeats = config_section_repeats(sec);
     if (!repeats || sec->first[0] != '\0')
         opt = find_upper(sec, tail);
     if (opt == NULL && repeats)
-        opt = split_name(sec, tail, &name);
+        opt = split_name(sec, tail, &name, &upper);
     if (opt == NULL)
         return false;
     if (!repeats || config_name_target(l, place, sec, name, &t))
-        config_assign(l, place, t, opt, value);
+        config_assign(l, place, t, opt, key_of(opt, upper, lower), value);
     return true;
 }
 

@@ -169,7 +169,7 @@ on_pair(void *arg, const char *section, const char *name, const char *value)
     }
     const struct config_opt *opt = config_opt_find(r->target.sec, str_of(name));
     if (opt != NULL)
-        config_assign(r->l, &r->place, r->target, opt, str_of(value));
+        config_assign(r->l, &r->place, r->target, opt, str_of(name), str_of(value));
     else
         config_unknown_key(r->l, &r->place, r->target, str_of(name));
     return 1;

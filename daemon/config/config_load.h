@@ -82,9 +82,13 @@ MUST_USE bool config_origin_note(
 void config_origin_print(
     const struct config *c, const struct config_origin_entry *e, struct buf *out);
 
-/* Sets one option and notes its origin, or reports why not. */
+/* Sets one option and notes its origin, or reports why not. key is what was written, which for
+ * PAIRS says more than the option. */
 void config_assign(struct config_loader *l, const struct config_place *place,
-    struct config_target t, const struct config_opt *opt, struct str text);
+    struct config_target t, const struct config_opt *opt, struct str key, struct str text);
+/* The same for one of the keys of PAIRS. config_pairs.c */
+void config_assign_pair(struct config_loader *l, const struct config_place *place,
+    struct config_target t, const struct config_opt *opt, struct str name, struct str text);
 
 /* One line: place, [section] and key where the place is a line of a file or a default, what is
  * wrong. `section` and `key` may be NULL. Past a bound lines are only counted. */

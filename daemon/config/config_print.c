@@ -14,13 +14,22 @@ pad_to(struct buf *out, size_t line_start, size_t column)
 }
 
 static void
-print_value(
-    const struct config *c, struct config_target t, const struct config_opt *opt, struct buf *out)
+print_value(const struct config *c, struct config_target t, const struct config_opt *opt,
+    const struct config_shown *v, struct buf *out)
 {
-    if (config_key_is_secret(str_of(opt->key)))
+    if (config_key_is_secret(str_of(v->key)))
         buf_str(out, STR("********"));
+    else if (v->pair != NULL)
+        buf_str(out, str_of(v->pair->value));
     else
         config_value_print(opt, config_target_base_const(c, t), out);
+}
+
+static void
+print_origin(const struct config *c, struct config_target t, const struct config_opt *opt,
+    const struct config_shown *v, struct buf *out)
+{
+    config_origin_print(c, v->pair != NULL ? v->pair->origin : config_origin_of(c, t, opt), out);
 }
 
 /* false: enough, or no memory. */
@@ -33,19 +42,22 @@ each_of_section(
     const struct config_opt *opt = t.sec->opts(&count);
     config_target_name(c, t, name);
     for (size_t i = 0; i < count; i++) {
-        text->len = 0;
-        print_value(c, t, &opt[i], text);
-        size_t value_len = text->len;
-        config_origin_print(c, config_origin_of(c, t, &opt[i]), text);
-        if (!buf_ok(text))
-            return false;
-        struct config_item it = {.section = name,
-            .key = opt[i].key,
-            .value = str_n(text->p, value_len),
-            .source = str_n(text->p + value_len, text->len - value_len),
-            .reloadable = opt[i].reloadable};
-        if (!fn(arg, &it))
-            return false;
+        struct config_shown v;
+        for (size_t k = 0; config_value_nth(&opt[i], config_target_base_const(c, t), k, &v); k++) {
+            text->len = 0;
+            print_value(c, t, &opt[i], &v, text);
+            size_t value_len = text->len;
+            print_origin(c, t, &opt[i], &v, text);
+            if (!buf_ok(text))
+                return false;
+            struct config_item it = {.section = name,
+                .key = v.key,
+                .value = str_n(text->p, value_len),
+                .source = str_n(text->p + value_len, text->len - value_len),
+                .reloadable = opt[i].reloadable};
+            if (!fn(arg, &it))
+                return false;
+        }
     }
     return true;
 }
@@ -75,14 +87,17 @@ print_section(const struct config *c, struct config_target t, const char *prefix
     const struct config_opt *opt = t.sec->opts(&count);
     buf_addf(out, "\n%s[%s]\n", prefix, config_target_name(c, t, name));
     for (size_t i = 0; i < count; i++) {
-        size_t line_start = out->len;
-        bool secret = config_key_is_secret(str_of(opt[i].key));
-        buf_addf(out, "%s%s = ", secret ? "# " : prefix, opt[i].key);
-        print_value(c, t, &opt[i], out);
-        pad_to(out, line_start, COMMENT_COLUMN);
-        buf_str(out, STR("; "));
-        config_origin_print(c, config_origin_of(c, t, &opt[i]), out);
-        buf_str(out, STR("\n"));
+        struct config_shown v;
+        for (size_t k = 0; config_value_nth(&opt[i], config_target_base_const(c, t), k, &v); k++) {
+            size_t line_start = out->len;
+            bool secret = config_key_is_secret(str_of(v.key));
+            buf_addf(out, "%s%s = ", secret ? "# " : prefix, v.key);
+            print_value(c, t, &opt[i], &v, out);
+            pad_to(out, line_start, COMMENT_COLUMN);
+            buf_str(out, STR("; "));
+            print_origin(c, t, &opt[i], &v, out);
+            buf_str(out, STR("\n"));
+        }
     }
 }
 
@@ -121,6 +136,7 @@ type_text(enum config_type type)
     case CONFIG_PATH: return "path";
     case CONFIG_LIST: return "list";
     case CONFIG_ENUM: return "word";
+    case CONFIG_PAIRS: return "text";
     }
     check_failed(__FILE__, __LINE__, "config_type");
 }
@@ -142,7 +158,9 @@ reference_row(const struct config_opt *opt, struct buf *out)
     char allowed[CONFIG_WHY_MAX];
     config_value_allowed(opt, allowed);
     buf_addf(out, "| `%s` | %s | ", opt->key, type_text(opt->type));
-    if (opt->def[0] == '\0')
+    if (opt->type == CONFIG_PAIRS)
+        buf_str(out, STR("(none)"));
+    else if (opt->def[0] == '\0')
         buf_str(out, STR("(empty)"));
     else
         buf_addf(out, "`%s`", opt->def);

@@ -15,6 +15,7 @@ enum tls_client_auth { TLS_CLIENT_AUTH_OFF, TLS_CLIENT_AUTH_OPTIONAL, TLS_CLIENT
 
 enum compression { COMPRESSION_OFF, COMPRESSION_ZSTD, COMPRESSION_LZ4, COMPRESSION_GZIP };
 enum local_encoding { LOCAL_ENCODING_IDENTITY, LOCAL_ENCODING_CLIENT };
+enum local_auth { LOCAL_AUTH_UID, LOCAL_AUTH_TRUST };
 enum local_blocks { LOCAL_BLOCKS_LZ4, LOCAL_BLOCKS_NONE };
 
 /* What somebody may do at the admin address; each includes those before it. */
@@ -24,10 +25,24 @@ enum admin_access { ADMIN_ACCESS_HEALTH, ADMIN_ACCESS_READ, ADMIN_ACCESS_CONTROL
 #define CONFIG_MAX_LISTEN   32
 #define CONFIG_MAX_UPSTREAM 1
 
+#define CONFIG_MAX_NETS 64 /* in one list of networks */
+#define CONFIG_MAX_USER 256
+
 #define CONFIG_AUTO (-1) /* an INT whose default is the word auto */
 
 struct config_list {
     char **item; /* owned, as are the strings in it; NULL when count is 0 */
+    size_t count;
+};
+
+/* Keys that are not in the table, of a section: set.NAME = value. */
+#define CONFIG_MAX_PAIRS 64
+struct config_pair {
+    char *name, *value;                 /* owned; name without the "set." */
+    struct config_origin_entry *origin; /* owned; config's own */
+};
+struct config_pairs {
+    struct config_pair *item; /* owned; NULL when count is 0; no name twice */
     size_t count;
 };
 
@@ -40,6 +55,7 @@ struct config_list {
 #define CONFIG_T_PATH       char *  /* never NULL */
 #define CONFIG_T_LIST       struct config_list
 #define CONFIG_T_ENUM(name) enum name
+#define CONFIG_T_PAIRS      struct config_pairs
 
 /* Each SECTION or SECTIONS row closes the struct of the row before it and opens its own, so the
  * table needs a struct to close before its first row and a "};" after its last. */

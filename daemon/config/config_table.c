@@ -10,6 +10,7 @@ static const char *const words_tls_version[] = {"1.2", "1.3", NULL};
 static const char *const words_tls_client_auth[] = {"off", "optional", "require", NULL};
 static const char *const words_compression[] = {"off", "zstd", "lz4", "gzip", NULL};
 static const char *const words_local_encoding[] = {"identity", "client", NULL};
+static const char *const words_local_auth[] = {"uid", "trust", NULL};
 static const char *const words_local_blocks[] = {"lz4", "none", NULL};
 static const char *const words_admin_access[] = {"health", "read", "control", NULL};
 static const char *const words_log_level[] = {"error", "warn", "info", "debug", NULL};
@@ -22,6 +23,7 @@ _Static_assert(TLS_CLIENT_AUTH_REQUIRE == 2, "order of the words");
 _Static_assert(COMPRESSION_OFF == 0 && COMPRESSION_ZSTD == 1, "order of the words");
 _Static_assert(COMPRESSION_LZ4 == 2 && COMPRESSION_GZIP == 3, "order of the words");
 _Static_assert(LOCAL_ENCODING_IDENTITY == 0 && LOCAL_ENCODING_CLIENT == 1, "order of the words");
+_Static_assert(LOCAL_AUTH_UID == 0 && LOCAL_AUTH_TRUST == 1, "order of the words");
 _Static_assert(LOCAL_BLOCKS_LZ4 == 0 && LOCAL_BLOCKS_NONE == 1, "order of the words");
 _Static_assert(ADMIN_ACCESS_HEALTH == 0 && ADMIN_ACCESS_READ == 1, "order of the words");
 _Static_assert(ADMIN_ACCESS_CONTROL == 2, "order of the words");
@@ -37,6 +39,7 @@ _Static_assert(LOG_TEXT == 0 && LOG_JSON == 1, "order of the words");
 #define CONFIG_INIT_PATH       CONFIG_PATH, NULL
 #define CONFIG_INIT_LIST       CONFIG_LIST, NULL
 #define CONFIG_INIT_ENUM(name) CONFIG_ENUM, words_##name
+#define CONFIG_INIT_PAIRS      CONFIG_PAIRS, NULL
 
 /* One function per section, so that `self` can name a different struct in each: an OPT row does
  * not know its section, and offsetof() needs it. Each SECTION row ends the function before it, so
@@ -102,7 +105,19 @@ config_opt_find(const struct config_section *sec, struct str key)
     for (size_t i = 0; i < count; i++)
         if (str_eq(str_of(opt[i].key), key))
             return &opt[i];
+    for (size_t i = 0; i < count; i++) {
+        struct str prefix = config_pairs_prefix(&opt[i]);
+        if (prefix.len > 0 && key.len > prefix.len && memcmp(key.p, prefix.p, prefix.len) == 0)
+            return &opt[i];
+    }
     return NULL;
+}
+
+struct str
+config_pairs_prefix(const struct config_opt *opt)
+{
+    const char *dot = opt->type == CONFIG_PAIRS ? strchr(opt->key, '.') : NULL;
+    return dot == NULL ? STR_NULL : str_n(opt->key, (size_t)(dot + 1 - opt->key));
 }
 
 size_t

@@ -15,7 +15,8 @@ enum config_type {
     CONFIG_STRING,
     CONFIG_PATH,
     CONFIG_LIST,
-    CONFIG_ENUM
+    CONFIG_ENUM,
+    CONFIG_PAIRS
 };
 
 struct config_opt {
@@ -71,7 +72,9 @@ extern const struct config_section config_sections[CONFIG_SECTION_COUNT];
 
 /* The section whose id is `id`, or NULL. */
 const struct config_section *config_section_find(struct str id);
-/* The option of that section, or NULL. */
+/* What stands before the NAME of PAIRS: "set."; STR_NULL for other types. */
+struct str config_pairs_prefix(const struct config_opt *opt);
+/* The option of that section, or NULL; "set.max_threads" finds PAIRS. */
 const struct config_opt *config_opt_find(const struct config_section *sec, struct str key);
 /* Position of an option of that section. */
 size_t config_opt_index(const struct config_section *sec, const struct config_opt *opt);

@@ -1,6 +1,7 @@
 #include "config/config_value.h"
 
 #include "base/check.h"
+#include "base/ip_net.h"
 #include "config/config_parse.h"
 
 char *
@@ -78,7 +79,8 @@ config_value_allowed(const struct config_opt *opt, char out[CONFIG_WHY_MAX])
         break;
     case CONFIG_STRING:
     case CONFIG_PATH:
-    case CONFIG_LIST: break;
+    case CONFIG_LIST:
+    case CONFIG_PAIRS: break;
     }
 }
 
@@ -177,6 +179,7 @@ set_enum(const struct config_opt *opt, void *field, struct str text, char why[CO
 _Static_assert(sizeof(enum host_header) == sizeof(unsigned), "set_enum writes an unsigned");
 _Static_assert(sizeof(enum on_disconnect) == sizeof(unsigned), "set_enum writes an unsigned");
 _Static_assert(sizeof(enum tls_version) == sizeof(unsigned), "set_enum writes an unsigned");
+_Static_assert(sizeof(enum local_auth) == sizeof(unsigned), "set_enum writes an unsigned");
 _Static_assert(sizeof(enum admin_access) == sizeof(unsigned), "set_enum writes an unsigned");
 _Static_assert(sizeof(enum log_level) == sizeof(unsigned), "set_enum writes an unsigned");
 _Static_assert(sizeof(enum log_format) == sizeof(unsigned), "set_enum writes an unsigned");
@@ -276,6 +279,33 @@ check_admin_addresses(struct str text, char why[CONFIG_WHY_MAX])
 }
 
 static bool
+check_networks(struct str text, char why[CONFIG_WHY_MAX])
+{
+    char q[CONFIG_QUOTE_MAX];
+    struct str token, rest = text;
+    for (size_t count = 0; str_next_token(&rest, &token);) {
+        struct ip_net net;
+        const char *reason = "is one too many; at most 64 are allowed";
+        _Static_assert(CONFIG_MAX_NETS == 64, "as it says");
+        if (++count <= CONFIG_MAX_NETS && ip_net_parse(token, &net, &reason))
+            continue;
+        (void)bad(why, "%s %s", config_quote(token, q), reason);
+        return false;
+    }
+    return true;
+}
+
+/* It goes into Authorization: Basic, where a ':' ends it. */
+static bool
+check_upstream_user(struct str text, char why[CONFIG_WHY_MAX])
+{
+    if (str_find(text, ':') < 0)
+        return true;
+    (void)bad(why, "the name holds a ':'; no such name can be sent");
+    return false;
+}
+
+static bool
 check_mode(struct str text, char why[CONFIG_WHY_MAX])
 {
     char q[CONFIG_QUOTE_MAX];
@@ -311,6 +341,8 @@ static const struct {
     {CONFIG_SECTION_upstream, "tls_server_name", check_server_name},
     {CONFIG_SECTION_listen, "address", check_address},
     {CONFIG_SECTION_listen, "mode", check_mode},
+    {CONFIG_SECTION_listen, "allow", check_networks},
+    {CONFIG_SECTION_user, "upstream_user", check_upstream_user},
     {CONFIG_SECTION_admin, "address", check_admin_addresses},
     {CONFIG_SECTION_admin, "mode", check_mode},
 };
@@ -323,8 +355,8 @@ is_space(char c)
 
 /* What a line of a file could not carry is refused from the environment and flags as well, so that
  * --print-config can always write a file that says the same. */
-static bool
-check_text(struct str text, char why[CONFIG_WHY_MAX])
+bool
+config_check_text(struct str text, char why[CONFIG_WHY_MAX])
 {
     if (text.len > CONFIG_VALUE_MAX) {
         (void)bad(
@@ -354,7 +386,7 @@ config_value_set(const struct config_section *sec, const struct config_opt *opt,
 {
     void *field = (char *)base + opt->offset;
     text = str_trim(text);
-    if (!check_text(text, why))
+    if (!config_check_text(text, why))
         return CONFIG_SET_BAD;
     for (size_t i = 0; i < COUNT_OF(rules); i++)
         if (&config_sections[rules[i].section] == sec && strcmp(rules[i].key, opt->key) == 0 &&
@@ -369,6 +401,7 @@ config_value_set(const struct config_section *sec, const struct config_opt *opt,
     case CONFIG_PATH: return set_string(field, text);
     case CONFIG_LIST: return set_list(field, text);
     case CONFIG_ENUM: return set_enum(opt, field, text, why);
+    case CONFIG_PAIRS: return CONFIG_SET_OK; /* each has a name: config_assign_pair() */
     }
     check_failed(__FILE__, __LINE__, "config_type");
 }
@@ -428,6 +461,7 @@ config_value_print(const struct config_opt *opt, const void *base, struct buf *o
         memcpy(&word, field, sizeof(word));
         buf_str(out, str_of(opt->words[word]));
         break;
+    case CONFIG_PAIRS: break; /* see config_value_nth() */
     }
 }
 
@@ -445,5 +479,7 @@ config_value_fini(const struct config_opt *opt, void *base)
         memcpy(&list, field, sizeof(list));
         list_fini(&list);
         memcpy(field, &list, sizeof(list));
+    } else if (opt->type == CONFIG_PAIRS) {
+        config_pairs_fini(field);
     }
 }

@@ -22,8 +22,22 @@ MUST_USE enum config_set config_value_set(const struct config_section *sec,
 void config_value_print(const struct config_opt *opt, const void *base, struct buf *out);
 /* Frees what the field owns and empties it. */
 void config_value_fini(const struct config_opt *opt, void *base);
+/* The i-th key = value of the option, of those that PAIRS has, or of the one that others are; key
+ * has to hold "default." and a setting's name. false: there is no i-th. */
+#define CONFIG_KEY_MAX 160
+struct config_shown {
+    char key[CONFIG_KEY_MAX];
+    const struct config_pair *pair; /* NULL: the option's own value */
+};
+bool config_value_nth(
+    const struct config_opt *opt, const void *base, size_t i, struct config_shown *out);
 /* The bounds, as "16k to 4m"; "" when there is nothing to say. */
 void config_value_allowed(const struct config_opt *opt, char out[CONFIG_WHY_MAX]);
+
+/* Could a line of a file carry this value? */
+MUST_USE bool config_check_text(struct str text, char why[CONFIG_WHY_MAX]);
+/* Frees and empties one. config_pairs.c */
+void config_pairs_fini(struct config_pairs *pairs);
 
 /* A terminated copy, owned by the caller; NULL without memory. */
 MUST_USE char *config_strdup(struct str s);

@@ -191,14 +191,14 @@ listener_adopt(struct listener *ls, int fd, const struct addr *addr, bool client
 }
 
 void
-listener_turn_away(int fd, struct str reply)
+listener_turn_away(int fd, struct str reply, enum metric_id refused)
 {
     (void)send(fd, reply.p, reply.len, MSG_NOSIGNAL);
     /* What has arrived of the request must be read, or closing would reset the answer away. */
     char sink[4096];
     (void)shutdown(fd, SHUT_WR);
     (void)recv(fd, sink, sizeof sink, 0);
-    metric_inc(M_REFUSED_MAX_CLIENTS);
+    metric_inc(refused);
     close(fd);
 }
 
@@ -210,7 +210,7 @@ refuse_one(struct listener *ls)
     spare_fd = -1;
     int fd = accept4(ls->fd, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
     if (fd >= 0)
-        listener_turn_away(fd, ls->busy_reply);
+        listener_turn_away(fd, ls->busy_reply, M_REFUSED_MAX_CLIENTS);
     if (!listener_spare_open())
         LOG_W("spare_descriptor_lost");
 }

@@ -16,6 +16,7 @@
  *            for want of one, the spare is given up for a moment, the client gets `busy_reply` and
  *            is closed.
  */
+#include "base/metric.h"
 #include "net/addr.h"
 #include "rt/loop.h"
 
@@ -64,8 +65,9 @@ MUST_USE bool listener_start(struct listener *ls, struct loop *l, struct str bus
 void listener_accept_rest(struct listener *ls) LOOP_ONLY;
 void listener_close(struct listener *ls) LOOP_ONLY;
 
-/* Gives a client that is one too many the reply and closes it; takes fd. Counted as max_clients. */
-void listener_turn_away(int fd, struct str reply) LOOP_ONLY;
+/* Gives a client that may not come in the reply and closes it; takes fd. Counted under `refused`.
+ */
+void listener_turn_away(int fd, struct str reply, enum metric_id refused) LOOP_ONLY;
 
 /* Opens the spare descriptor; false: none left even at start. */
 MUST_USE bool listener_spare_open(void) ANY_THREAD;

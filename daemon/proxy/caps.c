@@ -44,7 +44,7 @@ key_of(const struct exchange *ex)
     struct uaddr *a = uconn_addr(ex->uc);
     uint64_t h = hash64(hash_seed(), uaddr_authority(a));
     h = hash64(h, str_of(uaddr_text(a)));
-    h = hash64(h, str_n(ex->ch.user, ex->ch.user_len));
+    h = hash64(h + ex->given_user, str_n(ex->ch.user, ex->ch.user_len));
     h = hash64(h + (uint64_t)rc->want_request * 16 + (uint64_t)rc->want_response, STR("caps"));
     return h | 1; /* never 0 */
 }

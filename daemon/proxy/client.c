@@ -44,13 +44,24 @@ peer_key(const struct addr *peer)
 uint64_t
 client_flow_key(struct client *c, struct str user)
 {
-    if (c->is_unix && c->peer_key == 0) {
-        struct ucred cred = {0};
-        socklen_t len = sizeof cred;
-        if (getsockopt(c->conn.fd, SOL_SOCKET, SO_PEERCRED, &cred, &len) == 0)
-            c->peer_key = hash64(3, str_n((const char *)&cred.uid, sizeof cred.uid));
-    }
+    int64_t uid = c->peer_key == 0 ? client_uid(c) : -1;
+    if (uid >= 0)
+        c->peer_key = hash64(3, str_n((const char *)&uid, sizeof uid));
     return hash64(c->peer_key ^ hash_seed(), user);
+}
+
+int64_t
+client_uid(struct client *c)
+{
+    struct ucred cred = {0};
+    socklen_t len = sizeof cred;
+    if (!c->is_unix)
+        return -1;
+    if (!c->uid_known && getsockopt(c->conn.fd, SOL_SOCKET, SO_PEERCRED, &cred, &len) == 0) {
+        c->uid_known = true;
+        c->uid = cred.uid;
+    }
+    return c->uid_known ? (int64_t)c->uid : -1;
 }
 
 /* Of no request: there was none yet. */
@@ -72,7 +83,15 @@ client_accept(struct proxy *px, const struct door *door, int fd, const struct ad
 {
     if (px->client_count >= (size_t)px->cfg->chmux.max_clients) {
         note_error(px, 0, ERR_MAX_CLIENTS, NULL);
-        listener_turn_away(fd, door_busy_reply(px, door));
+        listener_turn_away(fd, door_busy_reply(px, door), M_REFUSED_MAX_CLIENTS);
+        return;
+    }
+    if (!door_allows(door, peer)) {
+        char text[ADDR_TEXT_MAX];
+        addr_format(peer, text);
+        note_error(px, 0, ERR_NOT_ALLOWED, text);
+        LOG_D("client_not_allowed peer=%s listener=%s", text, door->name);
+        listener_turn_away(fd, door_stranger_reply(px, door), M_REFUSED_NOT_ALLOWED);
         return;
     }
     struct client *c = mem_zalloc(sizeof *c);

@@ -1,5 +1,6 @@
 /*
- * door: what holds for those who come in by a listener: its TLS, at the start and after a reload.
+ * door: what holds for those who come in by a listener, at the start and after a reload: its TLS,
+ * who may come in, and as whom; and the users, which go with it.
  */
 #include "proxy/proxy_impl.h"
 #include "rt/fileprint.h"
@@ -11,7 +12,9 @@ struct proxy_plan {
     struct {
         char name[DOOR_NAME_MAX + 1];
         struct door_tls tls;
+        struct door_policy policy;
     } listen[CONFIG_MAX_LISTEN];
+    struct users *users; /* owned, until they are in force */
 };
 
 /* Taken before the files are used: one that changes in between is then read again next time. */
@@ -46,21 +49,37 @@ load(const struct config_listen *cl, struct door_tls *out, char *why, size_t why
     return out->server != NULL;
 }
 
+static void
+set_policy(struct door_policy *p, const struct config_listen *cl)
+{
+    const char *why;
+    snprintf(p->user, sizeof p->user, "%s", cl->user);
+    for (size_t i = 0; i < cl->allow.count && i < COUNT_OF(p->allow); i++)
+        CHECK(ip_net_parse(str_of(cl->allow.item[i]), &p->allow[p->allow_count++], &why));
+}
+
 struct proxy_plan *
 proxy_plan_new(const struct config *cfg, struct buf *errors)
 {
+    char why[512];
     struct proxy_plan *plan = mem_zalloc(sizeof *plan);
     bool ok = plan != NULL;
     if (!ok)
         buf_str(errors, STR("out of memory\n"));
     for (size_t i = 0; plan != NULL && i < cfg->listen_count; i++) {
-        char why[512];
         plan->count++;
+        set_policy(&plan->listen[i].policy, &cfg->listen[i]);
         snprintf(plan->listen[i].name, sizeof plan->listen[i].name, "%s", cfg->listen_name[i]);
         if (load(&cfg->listen[i], &plan->listen[i].tls, why, sizeof why))
             continue;
         buf_addf(errors, "[listen %s] %s\n", cfg->listen_name[i], why);
         ok = false;
+    }
+    if (plan != NULL) {
+        plan->users = users_new(cfg, why, sizeof why);
+        if (plan->users == NULL)
+            buf_addf(errors, "%s\n", why);
+        ok = ok && plan->users != NULL;
     }
     if (!ok)
         proxy_plan_free(&plan);
@@ -76,20 +95,15 @@ proxy_plan_free(struct proxy_plan **pp)
     *pp = NULL;
     for (size_t i = 0; i < plan->count; i++)
         tls_server_unref(&plan->listen[i].tls.server);
+    users_free(&plan->users);
     mem_free(plan);
 }
 
-bool
-door_take_tls(struct door *d, const struct proxy_plan *plan)
+static bool LOOP_ONLY
+take_tls(struct door *d, const struct door_tls *next)
 {
-    const struct door_tls *next = NULL;
-    for (size_t i = 0; next == NULL && i < plan->count; i++)
-        if (strcmp(d->name, plan->listen[i].name) == 0)
-            next = &plan->listen[i].tls;
-    /* No section: a passed socket, or one that goes with the next restart. What is the same stays,
-     * and with it the tickets that clients hold. */
-    bool same = next == NULL || (next->server == NULL) == (d->tls.server == NULL);
-    if (same && (next == NULL || next->print == d->tls.print))
+    /* What is the same stays, and with it the tickets that clients hold. */
+    if ((next->server == NULL) == (d->tls.server == NULL) && next->print == d->tls.print)
         return false;
     tls_server_unref(&d->tls.server);
     d->tls = *next;
@@ -98,10 +112,64 @@ door_take_tls(struct door *d, const struct proxy_plan *plan)
     return true;
 }
 
+/* Tells when the first certificate ends. */
+static void LOOP_ONLY
+update_metrics(const struct proxy *px)
+{
+    int64_t first = 0;
+    for (size_t i = 0; i < px->door_count; i++) {
+        const struct tls_server *t = px->doors[i].tls.server;
+        if (t != NULL && (first == 0 || tls_server_not_after(t) < first))
+            first = tls_server_not_after(t);
+    }
+    metric_set(M_TLS_CERTIFICATE_END, first);
+}
+
+bool
+proxy_take_plan(struct proxy *px, struct proxy_plan *plan)
+{
+    bool tls = false;
+    for (size_t i = 0; i < px->door_count; i++) {
+        struct door *d = &px->doors[i];
+        for (size_t k = 0; k < plan->count; k++) {
+            if (strcmp(d->name, plan->listen[k].name) != 0)
+                continue; /* no section: a passed socket, or one that goes with the next restart */
+            tls = take_tls(d, &plan->listen[k].tls) || tls;
+            d->policy = plan->listen[k].policy;
+        }
+    }
+    users_take_over(plan->users, px->users, &px->gates);
+    users_free(&px->users);
+    px->users = plan->users;
+    plan->users = NULL;
+    update_metrics(px);
+    return tls;
+}
+
+bool
+door_allows(const struct door *d, const struct addr *peer)
+{
+    if (d == NULL || d->policy.allow_count == 0 || peer->sa.sa_family == AF_UNIX)
+        return true;
+    for (size_t i = 0; i < d->policy.allow_count; i++)
+        if (addr_in_net(peer, &d->policy.allow[i]))
+            return true;
+    return false;
+}
+
 void
 door_tls_fini(struct door_tls *t)
 {
     tls_server_unref(&t->server);
+}
+
+struct str
+door_stranger_reply(const struct proxy *px, const struct door *d)
+{
+    static const char alert[] = "\x15\x03\x03\x00\x02\x02\x31"; /* fatal, access_denied */
+    if (d->tls.server != NULL)
+        return str_n(alert, sizeof alert - 1);
+    return str_n(px->stranger_reply.p, px->stranger_reply.len);
 }
 
 struct str
@@ -112,16 +180,4 @@ door_busy_reply(const struct proxy *px, const struct door *d)
     if (d != NULL && d->tls.server != NULL)
         return str_n(alert, sizeof alert - 1);
     return str_n(px->busy_reply.p, px->busy_reply.len);
-}
-
-void
-doors_update_metrics(const struct proxy *px)
-{
-    int64_t first = 0;
-    for (size_t i = 0; i < px->door_count; i++) {
-        const struct tls_server *t = px->doors[i].tls.server;
-        if (t != NULL && (first == 0 || tls_server_not_after(t) < first))
-            first = tls_server_not_after(t);
-    }
-    metric_set(M_TLS_CERTIFICATE_END, first);
 }

@@ -11,6 +11,8 @@ refused_metric(enum err e)
     switch (e) {
     case ERR_NOMEM: return M_REFUSED_MEMORY;
     case ERR_QUEUE_FULL: return M_REFUSED_QUEUE_FULL;
+    case ERR_USER_QUEUE_FULL: return M_REFUSED_USER_QUEUE_FULL;
+    case ERR_NOT_ALLOWED: return M_REFUSED_NOT_ALLOWED;
     case ERR_QUEUE_TIMEOUT: return M_REFUSED_QUEUE_TIMEOUT;
     case ERR_MAX_CLIENTS: return M_REFUSED_MAX_CLIENTS;
     case ERR_CONNECT:

@@ -15,6 +15,8 @@ is_dropped(const struct exchange *ex, const struct http_req *r, const struct htt
 {
     if (f->id == HTTP_F_OTHER && !r->meta.conn_other)
         return false;
+    if (ex->given_user && ch_is_credential_field(f->id))
+        return true;
     if (f->id == HTTP_F_HOST)
         return ex->names_host; /* ClickHouse gets its own name, from ex_set_host() */
     if (f->id == HTTP_F_EXPECT)
@@ -34,29 +36,56 @@ is_dropped(const struct exchange *ex, const struct http_req *r, const struct htt
 /* ClickHouse makes up an id for a query without one; then nobody here could kill or log it. false:
  * the target went out as it was. */
 static bool LOOP_ONLY
-put_target_with_id(struct exchange *ex, const struct http_req *r)
+put_target_with_id(struct exchange *ex, struct str target)
 {
     random_uuid(ex->ch.query_id);
     ex->ch.query_id_len = UUID_LEN;
-    return ch_add_query_id(&ex->head, r->target, str_n(ex->ch.query_id, UUID_LEN));
+    return ch_add_query_id(&ex->head, target, str_n(ex->ch.query_id, UUID_LEN));
 }
 
-bool
-ex_compose_head(struct exchange *ex, const struct http_req *r)
+/* Settings go where they may have a meaning, custom handlers included; but not into GET /ping,
+ * which knows no parameter, nor OPTIONS. */
+static bool
+takes_settings(const struct exchange *ex, const struct http_req *r)
+{
+    return r->method != HTTP_M_OPTIONS &&
+           (!ex->ch.readonly_method || str_find(r->target, '?') >= 0);
+}
+
+/* *target is as its user's section wants it: what the client sent, or what is put into room. */
+static enum err LOOP_ONLY
+edit_target(struct exchange *ex, const struct http_req *r, const struct users_given *given,
+    struct buf *room, struct str *target)
+{
+    struct ch_access_edit edit = {.drop_credentials = given->replace};
+    *target = r->target;
+    if (given->user != NULL && takes_settings(ex, r))
+        edit.settings = user_settings(given->user, &edit.setting_count);
+    if (!edit.drop_credentials && edit.setting_count == 0)
+        return ERR_OK;
+    bool fits = ch_access_target(room, r->target, &edit);
+    if (!buf_ok(room))
+        return ERR_NOMEM;
+    *target = str_n(room->p, room->len);
+    return fits ? ERR_OK : ERR_TOO_LARGE;
+}
+
+static bool LOOP_ONLY
+compose(struct exchange *ex, const struct http_req *r, struct str target, struct str credentials)
 {
     struct buf *h = &ex->head;
     ex->names_host = upool_names_host(ex->upstream->pool);
     /* 18.16 answers other methods without a parameter differently than with one. */
     bool usual = r->method == HTTP_M_GET || r->method == HTTP_M_HEAD || r->method == HTTP_M_POST;
     bool need_id = usual && ex->ch.is_query && !ex->ch.has_query_id;
-    if (!buf_reserve(h, r->head_len + 256))
+    if (!buf_reserve(h, r->head_len + target.len + credentials.len + 256))
         return false;
     buf_str(h, r->method_text);
     buf_str(h, STR(" "));
     if (need_id)
-        need_id = !put_target_with_id(ex, r);
+        need_id = !put_target_with_id(ex, target);
     else
-        buf_str(h, r->target);
+        buf_str(h, target);
     buf_str(h, STR(" HTTP/1.1\r\n"));
     ex->host_at = h->len; /* ex_set_host() puts the line there */
     ex->host_len = 0;
@@ -72,6 +101,7 @@ ex_compose_head(struct exchange *ex, const struct http_req *r)
         run = STR_NULL;
     }
     buf_str(h, run);
+    buf_str(h, credentials);
     if (need_id) { /* the URL did not take it; 18.16 does not look here, 26.7 does */
         buf_str(h, STR("X-ClickHouse-Query-Id: "));
         buf_add(h, ex->ch.query_id, ex->ch.query_id_len);
@@ -81,6 +111,20 @@ ex_compose_head(struct exchange *ex, const struct http_req *r)
         buf_str(h, STR("Connection: Upgrade\r\n"));
     buf_str(h, STR("\r\n"));
     return buf_ok(h);
+}
+
+enum err
+ex_compose_head(struct exchange *ex, const struct http_req *r, const struct users_given *given)
+{
+    struct buf room;
+    struct str target, credentials = given->replace ? user_credentials(given->user) : STR("");
+    ex->given_user = given->replace;
+    buf_init(&room, HTTP_MAX_HEAD);
+    enum err e = edit_target(ex, r, given, &room, &target);
+    if (e == ERR_OK && !compose(ex, r, target, credentials))
+        e = ERR_NOMEM;
+    buf_fini(&room);
+    return e;
 }
 
 /* The Host line names the server that was leased. Which one that is, is known only then. */

@@ -123,6 +123,9 @@ ex_leave_upstream(struct exchange *ex, enum metric_id reason)
         uconn_close(uc, reason);
     }
     session_leave(ex);
+    if (waiter_waits(&ex->pass.waiter))
+        ex->upstream->gate_queued--;
+    gate_leave(&ex->pass);
 }
 
 static void LOOP_ONLY
@@ -247,6 +250,7 @@ settle_lease(struct exchange *ex)
         uconn_close(uc, !ex->up_done ? M_CLOSE_EARLY : M_CLOSE_PEER);
     }
     session_leave(ex);
+    gate_leave(&ex->pass);
 }
 
 static void
@@ -430,6 +434,7 @@ ex_lease(struct exchange *ex, struct uconn *uc)
     struct proxy *px = ex->px;
     bool first = ex->leased.us == 0;
     ex->uc = uc;
+    gate_stop_waiting(&ex->pass);
     ex->reused = uconn_is_reused(uc);
     ex->leased = ex->progress = loop_now(px->loop);
     if (first)
@@ -505,26 +510,43 @@ left_before_waiting(struct exchange *ex)
     return true;
 }
 
+/* It has to wait, for whatever it is; `beside` as for gate_may_wait(). false: it is over. */
+static bool LOOP_ONLY
+ex_begin_wait(struct exchange *ex, size_t beside)
+{
+    const struct config_upstream *cfg = ex->upstream->cfg;
+    if (left_before_waiting(ex))
+        return false;
+    if (!gate_may_wait(&ex->pass, (size_t)cfg->queue_size, beside)) {
+        ex_fail(ex, ERR_USER_QUEUE_FULL, NULL);
+        return false;
+    }
+    if (!park_body(ex)) {
+        ex_fail(ex, ERR_NOMEM, NULL);
+        return false;
+    }
+    timer_arm(&ex->client->timer, mono_add_us(ex->start, cfg->queue_timeout));
+    return true;
+}
+
+static uint64_t LOOP_ONLY
+flow_key(struct exchange *ex)
+{
+    return client_flow_key(ex->client, str_n(ex->ch.user, ex->ch.user_len));
+}
+
 static void LOOP_ONLY
 ex_queue(struct exchange *ex)
 {
-    if (left_before_waiting(ex))
+    if (!ex_begin_wait(ex, upool_room(ex->upstream->pool)))
         return;
-    if (!park_body(ex)) {
-        ex_fail(ex, ERR_NOMEM, NULL);
-        return;
-    }
-    struct str user = str_n(ex->ch.user, ex->ch.user_len);
     metric_inc_in(ex->upstream->metrics, M_QUEUE_WAITS);
-    enum err e = upool_wait(ex->upstream->pool, &ex->waiter, client_flow_key(ex->client, user));
-    if (e != ERR_OK) {
+    enum err e = upool_wait(ex->upstream->pool, &ex->waiter, flow_key(ex));
+    if (e != ERR_OK)
         ex_fail(ex, e, NULL);
-        return;
-    }
-    timer_arm(&ex->client->timer, mono_add_us(ex->start, ex->upstream->cfg->queue_timeout));
 }
 
-/* Its turn in the session, if it has one: now a lease. */
+/* Its user lets it in: now a lease. */
 static void LOOP_ONLY
 ex_seek_lease(struct exchange *ex)
 {
@@ -543,11 +565,42 @@ ex_seek_lease(struct exchange *ex)
         ex_queue(ex);
 }
 
+/* Its turn in the session, if it has one: now its user's other requests. */
+static void LOOP_ONLY
+ex_enter_gate(struct exchange *ex)
+{
+    struct upstream *up = ex->upstream;
+    bool full = up->gate_queued >= (size_t)up->cfg->queue_size;
+    switch (gate_enter(&ex->pass, flow_key(ex))) {
+    case GATE_GO: ex_seek_lease(ex); return;
+    case GATE_NOMEM: ex_fail(ex, ERR_NOMEM, NULL); return;
+    case GATE_WAIT: break;
+    }
+    up->gate_queued++;
+    if (full) {
+        ex_fail(ex, ERR_QUEUE_FULL, NULL);
+        return;
+    }
+    if (!ex_begin_wait(ex, 0))
+        return;
+    metric_inc_in(up->metrics, M_QUEUE_WAITS);
+    metric_inc(M_USER_WAITS);
+}
+
+void
+exchange_on_gate(struct gate_pass *p)
+{
+    struct exchange *ex = CONTAINER_OF(p, struct exchange, pass);
+    CHECK(ex->state == EX_QUEUED);
+    ex->upstream->gate_queued--;
+    ex_seek_lease(ex);
+}
+
 void
 exchange_on_session(struct exchange *ex)
 {
     CHECK(ex->state == EX_QUEUED);
-    ex_seek_lease(ex);
+    ex_enter_gate(ex);
 }
 
 static void LOOP_ONLY
@@ -558,18 +611,37 @@ ex_enter_session(struct exchange *ex)
         return;
     }
     switch (session_enter(ex->upstream->sessions, ex)) {
-    case SESSION_GO: ex_seek_lease(ex); return;
+    case SESSION_GO: ex_enter_gate(ex); return;
     case SESSION_NOMEM: ex_fail(ex, ERR_NOMEM, NULL); return;
     case SESSION_WAIT: break;
     }
-    if (left_before_waiting(ex))
+    if (ex_begin_wait(ex, 0))
+        metric_inc_in(ex->upstream->metrics, M_QUEUE_WAITS);
+}
+
+/* Whose request it is, and whose credentials it gets. */
+static void LOOP_ONLY
+ex_find_user(struct exchange *ex, const struct http_req *r, struct users_given *given)
+{
+    const struct users *users = ex->px->users;
+    struct client *c = ex->client;
+    *given = (struct users_given){0};
+    if (LIKELY(users_is_empty(users)))
         return;
-    metric_inc_in(ex->upstream->metrics, M_QUEUE_WAITS);
-    if (!park_body(ex)) {
-        ex_fail(ex, ERR_NOMEM, NULL);
+    struct users_asked asked = {.req = r,
+        .ch = &ex->ch,
+        .uid = users_want_uid(users) ? client_uid(c) : -1,
+        .of_listener = c->door == NULL ? NULL : c->door->policy.user};
+    users_find(users, &asked, given);
+    if (given->user == NULL)
         return;
-    }
-    timer_arm(&ex->client->timer, mono_add_us(ex->start, ex->upstream->cfg->queue_timeout));
+    gate_join(&ex->pass, user_gate(given->user));
+    if (!given->replace)
+        return;
+    struct str name = user_name(given->user); /* what it is called in turns, sessions, logs */
+    ex->ch.user_len = size_min(name.len, sizeof ex->ch.user);
+    memcpy(ex->ch.user, name.p, ex->ch.user_len);
+    metric_inc(given->counter);
 }
 
 /* Copies out of the scratch head all that is needed later. */
@@ -584,7 +656,10 @@ ex_take_head(struct exchange *ex, const struct http_req *r, const char **why)
     http_body_init(&ex->up_body, r->framing, r->meta.content_length);
     ch_request_parse(&ex->ch, r);
     ex->keep_replay = true; /* an empty body is held whole */
-    return ex_compose_head(ex, r) ? recode_start(ex, r, why) : ERR_NOMEM;
+    struct users_given given;
+    ex_find_user(ex, r, &given);
+    enum err e = ex_compose_head(ex, r, &given);
+    return e == ERR_OK ? recode_start(ex, r, why) : e;
 }
 
 void
@@ -629,5 +704,5 @@ exchange_start(struct client *c, const struct http_req *r, struct blk *b)
     else if (ex->ch.has_session)
         ex_enter_session(ex);
     else
-        ex_seek_lease(ex);
+        ex_enter_gate(ex);
 }

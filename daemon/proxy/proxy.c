@@ -90,11 +90,8 @@ take_config(struct proxy *px, const struct config *cfg)
 bool
 proxy_commit(struct proxy *px, const struct config *cfg, struct proxy_plan **pp)
 {
-    bool tls = false;
-    for (size_t i = 0; i < px->door_count; i++)
-        tls = door_take_tls(&px->doors[i], *pp) || tls;
+    bool tls = proxy_take_plan(px, *pp);
     proxy_plan_free(pp);
-    doors_update_metrics(px);
     take_config(px, cfg);
     return tls;
 }
@@ -121,6 +118,7 @@ proxy_new(struct loop *l, const struct config *cfg, const struct upools *pools)
     struct proxy *px = mem_zalloc(sizeof *px);
     if (px == NULL)
         return NULL;
+    px->gates = (struct gates){.loop = l, .turn = exchange_on_gate};
     px->loop = l;
     px->cfg = cfg; /* some of what follows reads it */
     list_init(&px->clients);
@@ -139,12 +137,15 @@ proxy_new(struct loop *l, const struct config *cfg, const struct upools *pools)
                                      .queue_bytes = cfg->chmux.pipe_bytes});
     buf_init(&px->busy_reply, 4096);
     buf_init(&px->nomem_reply, 4096);
+    buf_init(&px->stranger_reply, 4096);
+    ch_error_response(&px->stranger_reply, ERR_NOT_ALLOWED, NULL, 1, false, false);
     ch_error_response(&px->busy_reply, ERR_MAX_CLIENTS, NULL, 1, false, false);
     ch_error_response(&px->nomem_reply, ERR_NOMEM, NULL, 1, false, false);
     take_config(px, cfg);
     if (!open_upstreams(px, pools) || px->workers == NULL || !buf_ok(&px->busy_reply) ||
-        !buf_ok(&px->nomem_reply) || !timer_reserve(&px->starved_timer) ||
-        !timer_reserve(&px->drain_timer) || !timer_reserve(&px->quiet_timer))
+        !buf_ok(&px->nomem_reply) || !buf_ok(&px->stranger_reply) ||
+        !timer_reserve(&px->starved_timer) || !timer_reserve(&px->drain_timer) ||
+        !timer_reserve(&px->quiet_timer))
         proxy_free(&px);
     return px;
 }
@@ -288,10 +289,9 @@ proxy_listen(struct proxy *px, struct passed *passed, char *why, size_t why_len)
         snprintf(why, why_len, "%.*s", (int)(errors.len > 0 ? errors.len - 1 : 0), errors.p);
     buf_fini(&errors);
     bool ok = plan != NULL && open_doors(px, passed, why, why_len);
-    for (size_t i = 0; ok && i < px->door_count; i++)
-        (void)door_take_tls(&px->doors[i], plan);
+    if (ok)
+        (void)proxy_take_plan(px, plan);
     proxy_plan_free(&plan);
-    doors_update_metrics(px);
     return ok;
 }
 
@@ -315,6 +315,22 @@ proxy_start(struct proxy *px)
     return true;
 }
 
+/* By which of our listeners did this connection come in, in a process before us? */
+static const struct door *LOOP_ONLY
+door_of(const struct proxy *px, int fd)
+{
+    struct addr local = {.len = sizeof local.un};
+    if (getsockname(fd, &local.sa, &local.len) != 0)
+        return NULL;
+    for (size_t i = 0; i < px->door_count; i++)
+        if (addr_eq(&px->doors[i].listener.addr, &local))
+            return &px->doors[i];
+    for (size_t i = 0; i < px->door_count; i++) /* one that listens on every address */
+        if (addr_port(&local) != 0 && addr_port(&px->doors[i].listener.addr) == addr_port(&local))
+            return &px->doors[i];
+    return NULL;
+}
+
 void
 proxy_take_clients(struct proxy *px, struct passed *passed)
 {
@@ -322,7 +338,7 @@ proxy_take_clients(struct proxy *px, struct passed *passed)
     int fd;
     size_t count = 0;
     while ((fd = passed_client(passed, &peer)) >= 0) {
-        client_accept(px, NULL, fd, &peer);
+        client_accept(px, door_of(px, fd), fd, &peer);
         count++;
     }
     if (count == 0)
@@ -379,8 +395,8 @@ proxy_update_metrics(const struct proxy *px)
         const struct upstream *up = &px->upstreams[i];
         struct upool_stats st;
         upool_stats(up->pool, &st);
-        metric_set_in(
-            up->metrics, M_QUEUED, (int64_t)(st.waiting + sessions_waiting(up->sessions)));
+        metric_set_in(up->metrics, M_QUEUED,
+            (int64_t)(st.waiting + sessions_waiting(up->sessions) + up->gate_queued));
         metric_set_in(up->metrics, M_SESSIONS_WAITING, (int64_t)sessions_waiting(up->sessions));
         metric_set_in(up->metrics, M_SESSIONS_MAX, up->cfg->max_sessions);
     }
@@ -395,6 +411,12 @@ proxy_sessions_waiting(const struct proxy *px)
     for (size_t i = 0; i < px->upstream_count; i++)
         n += sessions_waiting(px->upstreams[i].sessions);
     return n;
+}
+
+size_t
+proxy_users_waiting(const struct proxy *px)
+{
+    return px->gates.queued;
 }
 
 bool
@@ -445,5 +467,7 @@ proxy_free(struct proxy **pp)
     http_req_fini(&px->req);
     buf_fini(&px->busy_reply);
     buf_fini(&px->nomem_reply);
+    buf_fini(&px->stranger_reply);
+    users_free(&px->users);
     mem_free(px);
 }

@@ -24,11 +24,12 @@ MUST_USE struct proxy *proxy_new(
  * as long as px. The one named PASSED_ADMIN is left alone. */
 MUST_USE bool proxy_listen(struct proxy *px, struct passed *passed, char *why, size_t why_len)
     LOOP_ONLY;
-/* What a configuration says of listeners that can be changed: their TLS. Made at leisure, put in
- * force by proxy_commit(). */
+/* What a configuration says that can be changed and takes files or memory: of listeners their TLS
+ * and who may come in, and the users with their secrets. Made at leisure, put in force by
+ * proxy_commit(). */
 struct proxy_plan;
 /* Reads files: boot, --check and reload only. NULL: errors has a line for each listener whose TLS
- * cannot be, naming it, the file and the cause. */
+ * cannot be, and for the first user that cannot, naming it, the file and the cause. */
 MUST_USE struct proxy_plan *proxy_plan_new(const struct config *cfg, struct buf *errors) ANY_THREAD;
 void proxy_plan_free(struct proxy_plan **pp) ANY_THREAD;
 /* From now on cfg is the configuration, and borrowed, instead of the one before. What is under way
@@ -49,6 +50,8 @@ const char *proxy_address(const struct proxy *px, size_t i, const char **name) L
 void proxy_drain(struct proxy *px, loop_fn done, void *arg) LOOP_ONLY;
 /* Requests that wait for the one before them in their session. */
 size_t proxy_sessions_waiting(const struct proxy *px) LOOP_ONLY;
+/* Requests that wait for others of their user (max_in_flight). */
+size_t proxy_users_waiting(const struct proxy *px) LOOP_ONLY;
 /* Gauges that are computed, not kept. */
 void proxy_update_metrics(const struct proxy *px) LOOP_ONLY;
 bool proxy_is_draining(const struct proxy *px) LOOP_ONLY;

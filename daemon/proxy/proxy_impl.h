@@ -24,6 +24,7 @@
 #include "http/http.h"
 #include "net/tls_server.h"
 #include "proxy/proxy_view.h"
+#include "proxy/users.h"
 #include "rt/pipe.h"
 
 struct caps;
@@ -64,12 +65,20 @@ struct door_tls {
     uint64_t print;            /* of the files and options it was made of */
 };
 
+/* Who may come in by it, and as whom. */
+struct door_policy {
+    char user[64];      /* the [user NAME] of those who bring no credentials; "": none */
+    size_t allow_count; /* 0: whoever reaches it */
+    struct ip_net allow[CONFIG_MAX_NETS];
+};
+
 /* A listener, and what holds for those who come in by it. */
 struct door {
     struct proxy *px;
     struct listener listener;
     char name[DOOR_NAME_MAX + 1]; /* of its section, or of the passed socket; cut to fit */
     struct door_tls tls;          /* clients keep the one they met */
+    struct door_policy policy;
 };
 
 /* TLS handshakes under way. */
@@ -91,6 +100,7 @@ struct upstream {
     struct sessions *sessions;         /* owned */
     struct caps *caps;                 /* owned; NULL until compression is asked for */
     size_t kill_count;
+    size_t gate_queued; /* requests for it that wait for others of their user */
 };
 
 struct proxy {
@@ -99,6 +109,8 @@ struct proxy {
     struct upstream upstreams[CONFIG_MAX_UPSTREAM]; /* as in cfg: the first is the default */
     size_t upstream_count;
     struct workers *workers;
+    struct users *users;
+    struct gates gates;
     struct door doors[CONFIG_MAX_LISTEN];
     size_t door_count;
     struct shakes shakes;
@@ -112,8 +124,8 @@ struct proxy {
     size_t spare_count;
     struct list kills; /* KILL QUERY requests under way */
     size_t kill_count;
-    struct http_req req;                /* scratch: the head being parsed */
-    struct buf busy_reply, nomem_reply; /* made at boot: telling needs no memory */
+    struct http_req req;                                /* scratch: the head being parsed */
+    struct buf busy_reply, nomem_reply, stranger_reply; /* made at boot: telling needs no memory */
     char keep_alive_lines[80];
     size_t keep_alive_len;
     bool draining, listening;
@@ -128,11 +140,13 @@ struct proxy {
 
 /* What one too many is told in its own language. */
 struct str door_busy_reply(const struct proxy *px, const struct door *d) LOOP_ONLY;
-/* As the plan says, for the listener of that name; did it change anything? */
-bool door_take_tls(struct door *d, const struct proxy_plan *plan) LOOP_ONLY;
+/* The same for who may not come in. */
+struct str door_stranger_reply(const struct proxy *px, const struct door *d) LOOP_ONLY;
+/* May this peer come in by it? NULL: by none of ours, see struct client. */
+bool door_allows(const struct door *d, const struct addr *peer) LOOP_ONLY;
+/* Everything in the plan is in force from now on. Has any listener got another TLS? */
+bool proxy_take_plan(struct proxy *px, struct proxy_plan *plan) LOOP_ONLY;
 void door_tls_fini(struct door_tls *t) LOOP_ONLY;
-/* Tells when the first certificate ends. */
-void doors_update_metrics(const struct proxy *px) LOOP_ONLY;
 /* Something ended: if the drain waited for it, say so. */
 void proxy_check_drained(struct proxy *px) LOOP_ONLY;
 
@@ -153,7 +167,7 @@ struct client {
     uint32_t magic;
     enum client_state state;
     struct proxy *px;
-    const struct door *door; /* that it came in by; NULL: taken over from another process */
+    const struct door *door; /* that it came in by; NULL: none of ours, in another process */
     struct exchange *ex;     /* owned while BUSY */
     struct conn conn;
     struct timer timer; /* head, idle, linger; lent to the exchange while BUSY */
@@ -170,6 +184,8 @@ struct client {
     bool shaking;      /* one of those that run */
     bool shake_queued; /* one of those that wait */
     bool patient;      /* lingers for longer, once */
+    uid_t uid;         /* see client_uid() */
+    bool uid_known;
     bool is_unix;
     bool keep; /* draining, and the manager is to keep it for the next process */
 };
@@ -205,6 +221,8 @@ client_cert_cn(const struct client *c)
 {
     return c->cert == NULL ? STR("") : str_of(c->cert->cn);
 }
+/* Of a unix peer, as it connected; -1: it is none, or not known. */
+int64_t client_uid(struct client *c) LOOP_ONLY;
 /* Whose turn a request of this client counts as. */
 uint64_t client_flow_key(struct client *c, struct str user) LOOP_ONLY;
 
@@ -276,6 +294,8 @@ struct exchange {
     struct ch_request ch;
     struct session *session;
     struct list session_link; /* waits for its turn in the session */
+    struct gate_pass pass;    /* at its user's gate */
+    bool given_user;          /* goes out with the credentials of a [user NAME], not the client's */
 
     /* up */
     struct buf head;          /* as ClickHouse gets it */
@@ -328,6 +348,8 @@ void exchange_start(struct client *c, const struct http_req *r, struct blk *b) L
 /* The client's socket or timer woke. */
 void exchange_on_client(struct exchange *ex) LOOP_ONLY;
 void exchange_on_timer(struct exchange *ex) LOOP_ONLY;
+/* Its user's other requests have made room for it. */
+void exchange_on_gate(struct gate_pass *p) LOOP_ONLY;
 /* The session's turn has come. */
 void exchange_on_session(struct exchange *ex) LOOP_ONLY;
 /* Chmux stops: cut it. */
@@ -367,7 +389,9 @@ void ex_send(struct exchange *ex) LOOP_ONLY;
 enum step { STEP_DRY, STEP_MOVED, STEP_ENDED }; /* ENDED: the exchange has changed state */
 enum step ex_pump_up(struct exchange *ex) LOOP_ONLY;
 enum step ex_pump_down(struct exchange *ex) LOOP_ONLY;
-MUST_USE bool ex_compose_head(struct exchange *ex, const struct http_req *r) LOOP_ONLY;
+/* ERR_NOMEM, or ERR_TOO_LARGE: the settings of its user do not fit into the URL. */
+MUST_USE enum err ex_compose_head(
+    struct exchange *ex, const struct http_req *r, const struct users_given *given) LOOP_ONLY;
 MUST_USE bool ex_set_host(struct exchange *ex) LOOP_ONLY;
 void ex_log(const struct exchange *ex, bool complete) LOOP_ONLY;
 /* Is there anything for the client that has not been written? */

@@ -191,18 +191,70 @@ proxy_each_waiter(const struct proxy *px, proxy_waiter_fn fn, void *arg)
     struct each_waiter each = {.px = px, .fn = fn, .arg = arg};
     for (size_t i = 0; i < px->upstream_count && !each.stopped; i++)
         upool_each_waiter(px->upstreams[i].pool, on_waiter, &each);
-    if (each.stopped || proxy_sessions_waiting(px) == 0)
+    if (each.stopped || proxy_sessions_waiting(px) + proxy_users_waiting(px) == 0)
         return;
     LIST_EACH (node, &px->exchanges) {
         char path[PROXY_VIEW_PATH];
         const struct exchange *ex = CONTAINER_OF(node, struct exchange, link);
-        if (!list_linked(&ex->session_link))
+        bool in_session = list_linked(&ex->session_link);
+        if (!in_session && !waiter_waits(&ex->pass.waiter))
             continue;
-        struct proxy_waiter_view v = {.waits_for = "session", .ex = view_of(ex, path)};
+        struct proxy_waiter_view v = {
+            .waits_for = in_session ? "session" : "user", .ex = view_of(ex, path)};
         v.waited_us = v.ex.age_us;
         if (!fn(arg, &v))
             return;
     }
+}
+
+/* ---- users ---- */
+
+void
+proxy_each_user(const struct proxy *px, proxy_user_fn fn, void *arg)
+{
+    struct user_view u;
+    for (size_t i = 0; users_view(px->users, i, &u); i++) {
+        struct proxy_user_view v = {
+            .name = u.name,
+            .upstream_user = u.upstream_user,
+            .secret = u.secret,
+            .in_flight = u.gate.in_flight,
+            .waiting = u.gate.waiting,
+            .max_in_flight = u.gate.limits.max_in_flight,
+            .queue_share = u.gate.limits.queue_share,
+            .requests = u.gate.requests,
+            .waited = u.gate.waits,
+            .refused = u.gate.refused,
+        };
+        if (!fn(arg, &v))
+            return;
+    }
+}
+
+/* A name needs no escaping: letters, digits and a few signs. */
+void
+proxy_print_metrics(const struct proxy *px, struct buf *out)
+{
+    struct user_view u;
+    if (users_is_empty(px->users))
+        return;
+    buf_str(out, STR("# HELP chmux_user_requests Requests of each [user NAME]: that have a "
+                     "connection or are next for one, and that wait\n"
+                     "# TYPE chmux_user_requests gauge\n"));
+    for (size_t i = 0; users_view(px->users, i, &u); i++)
+        buf_addf(out,
+            "chmux_user_requests{user=\"" STR_FMT "\",state=\"in_flight\"} %zu\n"
+            "chmux_user_requests{user=\"" STR_FMT "\",state=\"waiting\"} %zu\n",
+            STR_ARG(u.name), u.gate.in_flight, STR_ARG(u.name), u.gate.waiting);
+    buf_str(
+        out, STR("# HELP chmux_user_requests_total Requests of each [user NAME]: all, and those "
+                 "refused over its queue_share\n"
+                 "# TYPE chmux_user_requests_total counter\n"));
+    for (size_t i = 0; users_view(px->users, i, &u); i++)
+        buf_addf(out,
+            "chmux_user_requests_total{user=\"" STR_FMT "\",result=\"taken\"} %" PRIu64 "\n"
+            "chmux_user_requests_total{user=\"" STR_FMT "\",result=\"refused\"} %" PRIu64 "\n",
+            STR_ARG(u.name), u.gate.requests - u.gate.refused, STR_ARG(u.name), u.gate.refused);
 }
 
 /* ---- pipes ---- */

@@ -47,14 +47,29 @@ typedef bool (*proxy_exchange_fn)(void *arg, const struct proxy_exchange_view *v
 void proxy_each_exchange(const struct proxy *px, proxy_exchange_fn fn, void *arg) LOOP_ONLY;
 
 struct proxy_waiter_view {
-    const char *waits_for; /* "connection", "session", "kill query", "server" (pinned) */
-    size_t round;          /* see upool_each_waiter(); 0 for sessions too */
+    const char *waits_for; /* "connection", "session", "user", "kill query", "server" (pinned) */
+    size_t round;          /* see upool_each_waiter(); 0 for sessions and users too */
     int64_t waited_us;
     struct proxy_exchange_view ex; /* id 0: it is no request, but a KILL QUERY of ours */
 };
 typedef bool (*proxy_waiter_fn)(void *arg, const struct proxy_waiter_view *v); /* on the loop */
-/* Who waits for a connection, then who waits for its session. */
+/* Who waits for a connection, then who waits for its session, or for others of its user. */
 void proxy_each_waiter(const struct proxy *px, proxy_waiter_fn fn, void *arg) LOOP_ONLY;
+
+struct proxy_user_view { /* of a [user NAME] section */
+    struct str name;
+    struct str upstream_user;  /* empty: the token says it */
+    const char *secret;        /* what kind it has: "password", "token", "none" */
+    size_t in_flight, waiting; /* requests now: with a connection or next for one; others */
+    uint64_t max_in_flight;    /* 0: no limit */
+    unsigned queue_share;      /* percent */
+    uint64_t requests, waited, refused; /* ever; for max_in_flight; over queue_share */
+};
+typedef bool (*proxy_user_fn)(void *arg, const struct proxy_user_view *v); /* on the loop */
+/* In the order of the configuration. */
+void proxy_each_user(const struct proxy *px, proxy_user_fn fn, void *arg) LOOP_ONLY;
+/* Metrics that have a label for each of something; for behind metric_print(). */
+void proxy_print_metrics(const struct proxy *px, struct buf *out) LOOP_ONLY;
 
 struct proxy_pipe_view {
     uint64_t exchange, client;

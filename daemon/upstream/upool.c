@@ -279,14 +279,19 @@ upool_dial_failed(struct upool *p, const struct uaddr *pin, const char *why)
     }
 }
 
+size_t
+upool_room(const struct upool *p)
+{
+    size_t cap = (size_t)p->cfg->pool_size;
+    return cap - size_min(p->active_count, cap);
+}
+
 enum err
 upool_wait(struct upool *p, struct upool_waiter *w, uint64_t flow_key)
 {
     /* Who can be given a connection does not queue, it only waits for the connect, or for its turn
      * at an idle one, or for the place of one that does not suit. */
-    size_t taken = p->active_count;
-    size_t room = (size_t)p->cfg->pool_size - size_min(taken, (size_t)p->cfg->pool_size);
-    if (waitq_count(&p->q) - p->q.urgent_count >= (size_t)p->cfg->queue_size + room)
+    if (waitq_count(&p->q) - p->q.urgent_count >= (size_t)p->cfg->queue_size + upool_room(p))
         return ERR_QUEUE_FULL;
     w->since = loop_now(p->loop);
     if (!waitq_push(&p->q, &w->w, flow_key))

@@ -84,6 +84,8 @@ MUST_USE struct uconn *upool_try_lease(struct upool *p, struct uaddr *pin, uint6
     LOOP_ONLY;
 /* ERR_OK, ERR_QUEUE_FULL or ERR_NOMEM. flow_key: whose turn this counts as. */
 MUST_USE enum err upool_wait(struct upool *p, struct upool_waiter *w, uint64_t flow_key) LOOP_ONLY;
+/* So many who come now could have a connection at once, or as soon as it is made. */
+size_t upool_room(const struct upool *p) LOOP_ONLY;
 /* Ahead of all flows, past queue_size: for what was admitted already. */
 void upool_wait_urgent(struct upool *p, struct upool_waiter *w) LOOP_ONLY;
 /* No-op when it does not wait. */

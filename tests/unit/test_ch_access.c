@@ -255,29 +255,6 @@ test_the_limit_of_the_uri(void **state)
     free(target);
 }
 
-static void
-test_names_that_may_be_set(void **state)
-{
-    (void)state;
-    static const char *const good[] = {
-        "max_execution_time", "SQL_x", "a.b", "wait_end_of_query", "buffer_size", "parameter"};
-    static const char *const bad[] = {"", "a b", "a&b", "a=b", "a%b", "\xc3\xa9", "user",
-        "Password", "query", "query_id", "session_id", "param_x", "database", "compress",
-        "enable_http_compression", "role"};
-    const char *why;
-    for (size_t i = 0; i < COUNT_OF(good); i++)
-        T_TRUE(ch_setting_check(str_of(good[i]), &why));
-    for (size_t i = 0; i < COUNT_OF(bad); i++) {
-        why = NULL;
-        T_FALSE(ch_setting_check(str_of(bad[i]), &why));
-        T_TRUE(why != NULL);
-    }
-    char longest[130];
-    memset(longest, 'a', sizeof(longest));
-    T_TRUE(ch_setting_check(str_n(longest, 128), &why));
-    T_FALSE(ch_setting_check(str_n(longest, 129), &why));
-}
-
 /* RFC 4648 section 10. */
 static void
 test_base64(void **state)
@@ -318,7 +295,6 @@ main(void)
         TEST(test_both_at_once),
         TEST(test_values_are_encoded),
         TEST(test_the_limit_of_the_uri),
-        TEST(test_names_that_may_be_set),
         TEST(test_base64),
     };
     return cmocka_run_group_tests(tests, setup, teardown);

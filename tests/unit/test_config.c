@@ -210,8 +210,8 @@ test_file_errors_name_the_line(void **state)
         .file = "[upstream]\npool_size = 0\n");
     REFUSED("t.conf:1: unknown section \"upstraem\"; did you mean [upstream]?\n",
         .file = "[upstraem]\nanything = goes\n");
-    REFUSED("t.conf:1: unknown section \"backend\"; [chmux], [listen NAME], [upstream], [admin] "
-            "and [log] are known\n",
+    REFUSED("t.conf:1: unknown section \"backend\"; [chmux], [listen NAME], [upstream], [user "
+            "NAME], [admin] and [log] are known\n",
         .file = "[backend]\n");
     REFUSED("t.conf:2: [upstream]: unknown key \"pol_size\"; did you mean pool_size?\n",
         .file = "[upstream]\npol_size = 1\n");
@@ -324,8 +324,8 @@ test_flag_errors_name_the_flag(void **state)
         "--set listen..address: \"\" is not a name for [listen NAME]; 1 to 32 letters, digits, - "
         "and _ are allowed\n",
         FLAGS(SET("listen..address", "3")));
-    REFUSED("--set : unknown section \"\"; [chmux], [listen NAME], [upstream], [admin] and [log] "
-            "are known\n",
+    REFUSED("--set : unknown section \"\"; [chmux], [listen NAME], [upstream], [user NAME], "
+            "[admin] and [log] are known\n",
         FLAGS(SET("", "3")));
     REFUSED("--listen: \"8123\" has no port; write 127.0.0.1:8123\n",
         FLAGS({"--listen", "listen.flag1.address", "8123"}));

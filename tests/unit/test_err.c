@@ -19,7 +19,7 @@ test_every_token_is_a_promised_one(void **state)
     (void)state;
     static const char *const promised[] = {"queue_full", "queue_timeout", "max_clients",
         "upstream_connect", "upstream_timeout", "upstream_closed", "bad_request", "too_large",
-        "bad_encoding", "draining", "memory", "killed"};
+        "bad_encoding", "draining", "memory", "killed", "user_queue_full", "not_allowed"};
     for (int e = ERR_OK + 1; e < ERR_COUNT; e++)
         T_TRUE(is_one_of(err_info((enum err)e)->token, promised, COUNT_OF(promised)));
 }
