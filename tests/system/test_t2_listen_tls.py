@@ -164,6 +164,14 @@ def test_client_certificates_optional(fake, chmuxd, pki):
         get(dial(c, context(pki, pki.client_other))).body.decode("ascii").index("never")
 
 
+def test_the_name_asked_for_does_not_matter(tls, pki):
+    ctx = context(pki)
+    ctx.check_hostname = False
+    for name in ("elsewhere.example", None):
+        with ctx.wrap_socket(connect(tls.addr), server_hostname=name) as s:
+            assert get(RawClient(tls.addr, sock=s)).status == 200
+
+
 def test_minimum_version(fake, chmuxd, pki):
     c = chmuxd(fake().url, **READ, **secured(pki, tls_min_version="1.3"))
     assert get(dial(c, context(pki))).status == 200
