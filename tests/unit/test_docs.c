@@ -118,6 +118,68 @@ test_usage_has_a_row_for_every_metric(void **state)
     buf_fini(&b);
 }
 
+static void
+expect_named(const struct buf *b, const char *kind, struct str name)
+{
+    char want[128];
+    snprintf(want, sizeof(want), "`" STR_FMT "`", STR_ARG(name));
+    if (!has(b, want))
+        print_error("docs/OPERATIONS.md does not say what to do about %s %s\n", kind, want);
+    T_TRUE(has(b, want));
+}
+
+static void
+test_operations_names_every_metric_and_error(void **state)
+{
+    (void)state;
+    struct buf b = tree_file("docs/OPERATIONS.md");
+    for (size_t i = 0; i < COUNT_OF(metric_rows); i++)
+        expect_named(&b, "metric", str_of(metric_rows[i].name));
+    for (unsigned e = ERR_OK + 1; e < ERR_COUNT; e++)
+        expect_named(&b, "error", str_of(err_info((enum err)e)->token));
+    buf_fini(&b);
+}
+
+/* Every source of the daemon, as one text. */
+static struct buf
+all_sources(void)
+{
+    char pattern[PATH_MAX];
+    struct buf b;
+    glob_t found;
+    buf_init(&b, 4 * FILE_BYTES);
+    T_EQ(glob(tree_path("daemon/*.c", pattern), 0, NULL, &found), 0);
+    T_EQ(glob(tree_path("daemon/*/*.c", pattern), GLOB_APPEND, NULL, &found), 0);
+    for (size_t i = 0; i < found.gl_pathc; i++)
+        append_file(found.gl_pathv[i], &b);
+    globfree(&found);
+    return b;
+}
+
+/* The first word after LOG_E(", LOG_W(" and LOG_I(" is the event. */
+static void
+test_operations_names_every_log_event(void **state)
+{
+    (void)state;
+    struct buf b = tree_file("docs/OPERATIONS.md"), code = all_sources();
+    size_t events = 0;
+    for (const char *p = code.p, *end = code.p + code.len; end - p > 8; p++) {
+        if (memcmp(p, "LOG_", 4) != 0 || strchr("EWI", p[4]) == NULL || p[5] != '(')
+            continue;
+        p += strspn(p + 6, " \n") + 6;
+        if (*p != '"')
+            continue;
+        p++;
+        struct str name = str_n(p, strspn(p, "abcdefghijklmnopqrstuvwxyz_"));
+        T_TRUE(name.len > 0);
+        expect_named(&b, "log event", name);
+        events++;
+    }
+    T_TRUE(events > 20);
+    buf_fini(&b);
+    buf_fini(&code);
+}
+
 /* README's table: | `[section] key`... | `default` | ... */
 static void
 test_readme_shows_true_defaults(void **state)
@@ -195,6 +257,8 @@ main(void)
     const struct CMUnitTest tests[] = {
         TEST(test_usage_has_a_row_for_every_error),
         TEST(test_usage_has_a_row_for_every_metric),
+        TEST(test_operations_names_every_metric_and_error),
+        TEST(test_operations_names_every_log_event),
         TEST(test_readme_shows_true_defaults),
         TEST(test_readme_names_tests_that_exist),
     };
