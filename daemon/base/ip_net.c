@@ -41,7 +41,7 @@ ip_net_parse(struct str text, struct ip_net *out, const char **why)
     net.bits = (uint8_t)bits;
     for (size_t i = 0; i * 8 < bits; i++) {
         size_t left = (size_t)bits - i * 8;
-        net.ip[i] = left >= 8 ? ip[i] : (uint8_t)(ip[i] & (0xff00u >> left));
+        net.ip[i] = (uint8_t)(left >= 8 ? ip[i] : ip[i] & (0xff00u >> left));
     }
     *why = "has bits set behind its prefix; write the network's first address";
     if (memcmp(net.ip, ip, sizeof(ip)) != 0)
