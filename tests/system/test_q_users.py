@@ -4,6 +4,7 @@ import base64
 import json
 import os
 import re
+import signal
 import threading
 
 import pytest
@@ -363,6 +364,36 @@ def test_allow_list(chmuxd, fake, tmp_path):
     chmux_error(status(c.addrs[0], "127.0.0.1"), "not_allowed", 403, 195)
     assert status(("::1", c.addrs[1][1]), "::1").status == 403
     assert c.metric('chmux_refused_total{reason="not_allowed"}') == 2
+
+def test_reload_reads_secrets_and_keeps_count(chmuxd, fake, tmp_path):
+    """A new secret and a higher limit hold from then on; who waits gets in; a broken one changes nothing."""
+    gate = Gate()
+    up = fake(gate, deadline=30)
+    users = {"app": {"password_file": "old", "max_in_flight": 1}}
+    config = write_config(tmp_path, users, "[chmux]\ndefault_user = app\n")
+    c = chmuxd(up.url, config=config)
+    clients = [RawClient(c.addr) for _ in range(2)]
+    clients[0].send(request("GET", "/one"))
+    assert up.wait_heads(1).header("Authorization") == basic("app", "old")[1]
+    clients[1].send(request("GET", "/two"))
+    c.wait_metric("chmux_queue_waiting", 1)
+    (tmp_path / "app.password_file").write_text("")
+    c.signal(signal.SIGHUP)
+    c.wait_metric('chmux_reloads_total{result="failed"}', 1)
+    assert "is empty" in c.stderr and user_of(c, "app")["max_in_flight"] == 1
+    users["app"] |= {"password_file": "new", "max_in_flight": 2}
+    write_config(tmp_path, users, "[chmux]\ndefault_user = app\n")
+    c.signal(signal.SIGHUP)
+    assert up.wait_heads(2).path == "/two"  # with what it had when it came
+    assert user_of(c, "app")["in_flight"] == 2 and user_of(c, "app")["requests"] == 2
+    clients.append(RawClient(c.addr))
+    gate.open()
+    for k in clients[:2]:
+        assert k.response().status == 200
+    clients[2].send(request("GET", "/three"))
+    assert up.wait_heads(3).header("Authorization") == basic("app", "new")[1]
+    for k in clients:
+        k.close()
 
 
 @pytest.mark.parametrize("options,says", [
