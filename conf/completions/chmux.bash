@@ -4,7 +4,7 @@ _chmux() {
     local cur=${COMP_WORDS[COMP_CWORD]} prev=${COMP_WORDS[COMP_CWORD - 1]} word command= i
     local commands="status show top reload pause resume reconnect kill log-level drain shutdown wait
         check help"
-    local lists="clients exchanges pool endpoints queue pipes config errors memory"
+    local lists="clients exchanges pool endpoints queue users pipes config errors memory"
     local options="--admin --timeout --help --version"
     COMPREPLY=()
 

@@ -26,8 +26,8 @@ static const struct command {
 #undef X
 };
 
-const char *const args_lists[] = {
-    "clients", "exchanges", "pool", "endpoints", "queue", "pipes", "config", "errors", "memory"};
+const char *const args_lists[] = {"clients", "exchanges", "pool", "endpoints", "queue", "users",
+    "pipes", "config", "errors", "memory"};
 const size_t args_list_count = COUNT_OF(args_lists);
 
 static const char *const levels[] = {"error", "warn", "info", "debug"};
@@ -141,26 +141,26 @@ args_usage(struct buf *out)
         snprintf(left, sizeof left, "%s %s", c->name, c->argument == NULL ? "" : c->argument);
         buf_addf(out, "  %-17s %s\n", left, c->help);
     }
-    buf_str(out, STR("\nshow takes one of: "));
+    buf_str(out, STR("\nshow takes one of\n   "));
     for (size_t i = 0; i < args_list_count; i++)
-        buf_addf(out, "%s%s", i == 0 ? "" : ", ", args_lists[i]);
-    buf_str(out,
-        STR("\n\n"
-            "  --admin ADDR       unix:/path, unix:@name, HOST:PORT or [V6]:PORT; else what\n"
-            "                     CHMUX_ADMIN_ADDRESS says, else " ARGS_DEFAULT_ADDRESS "\n"
-            "  --json             what the server says, as it says it\n"
-            "  --watch[=SECONDS]  status and show: again and again, every 2 seconds;\n"
-            "                     top: how often, instead of every second\n"
-            "  --wide             show: all there is\n"
-            "  --limit N          show: entries at most (1000)\n"
-            "  --now              shutdown: cut what runs\n"
-            "  --ready            wait: until requests are taken;\n"
-            "  --upstream[=NAME]  and a server behind chmuxd seems to work;\n"
-            "                     pause, resume, reconnect: this one of several upstreams\n"
-            "  --timeout T        wait so long for the answer (10s; reload: 40s), or to be\n"
-            "                     ready (30s)\n"
-            "  --help, --version\n\n"
-            "Exit codes: 0 done; 1 refused or failed; 2 wrong usage, or a wrong configuration.\n"));
+        buf_addf(out, " %s", args_lists[i]);
+    buf_str(
+        out, STR("\n\n"
+                 "  --admin ADDR       unix:/path, unix:@name, HOST:PORT or [V6]:PORT; else what\n"
+                 "                     CHMUX_ADMIN_ADDRESS says, else " ARGS_DEFAULT_ADDRESS "\n"
+                 "  --json             what the server says, as it says it\n"
+                 "  --watch[=SECONDS]  status and show: again and again, every 2 seconds;\n"
+                 "                     top: how often, instead of every second\n"
+                 "  --wide             show: all there is\n"
+                 "  --limit N          show: entries at most (1000)\n"
+                 "  --now              shutdown: cut what runs\n"
+                 "  --ready            wait: until requests are taken;\n"
+                 "  --upstream[=NAME]  and a server behind chmuxd seems to work;\n"
+                 "                     pause, resume, reconnect: this one of several upstreams\n"
+                 "  --timeout T        wait so long for the answer (10s; reload: 40s), or to be\n"
+                 "                     ready (30s)\n"
+                 "  --help, --version\n\n"
+                 "Exit codes: 0 done; 1 refused or failed; 2 wrong usage or configuration.\n"));
 }
 
 /* ---- parsing ---- */

@@ -27,6 +27,9 @@ static const struct view {
         "state address host port tls active idle connecting requests failures ?ejected_ms "
         "?probe_in_ms ?last_error"},
     {"queue", "waiters", "waits_for ?upstream round waited_ms exchange client user query_id"},
+    {"users", "users",
+        "name upstream_user secret in_flight max_in_flight waiting queue_share requests waited "
+        "refused"},
     {"pipes", "pipes",
         "exchange client direction decode encode state in_bytes=IN out_bytes=OUT room_bytes "
         "?output_waits"},

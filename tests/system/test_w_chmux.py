@@ -19,7 +19,7 @@ from rig.wait import wait_until
 
 NOBODY = 65534
 needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
-LISTS = ["clients", "exchanges", "pool", "endpoints", "queue", "pipes", "config", "errors", "memory"]
+LISTS = ["clients", "exchanges", "pool", "endpoints", "queue", "users", "pipes", "config", "errors", "memory"]
 
 
 def tool():
