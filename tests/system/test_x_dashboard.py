@@ -230,6 +230,26 @@ def test_without_permission_the_metrics_are_drawn_and_the_way_is_told(chmuxd, he
     running.result()
 
 
+def test_several_upstreams_are_told_apart(chmuxd, held, page):
+    """Each with its own cap; the numbers above are of all together. The second one is put into what /metrics says."""
+    c = chmuxd(held.url, upstream__pool_size=3)
+    (running,) = in_background(c, "one")
+    c.wait_metric("chmux_exchanges", 1)
+    p = page(c)
+    assert p.js("document.querySelector('#upstreams-card').hidden"), "one alone is the sum"
+    text = c.admin("/metrics").text
+    other = [line.replace('upstream="default"', 'upstream="logs"') for line in text.splitlines() if 'upstream="default"' in line]
+    text += "\n".join(other) + "\n"
+    p.js(f"""{{ const real = window.fetch, text = {json.dumps(text)};
+        window.fetch = (path, how) => path === "/metrics" ? Promise.resolve(new Response(text)) : real(path, how); }}""")
+    p.wait("!document.querySelector('#upstreams-card').hidden")
+    rows = p.js("[...document.querySelectorAll('#upstreams-rows tr')].map(r => [...r.cells].map(c => c.innerText))")
+    assert rows == [[name, "up", "1", "3", "0", "0", "1024", "1 of 1"] for name in ("default", "logs")]
+    assert number(p, "pool.size") == "6" and number(p, "pool.active") == "2"
+    held.gate.set()
+    running.result()
+
+
 def test_plots_show_traffic_and_can_be_read_by_keyboard(chmuxd, ch26, page, picture):
     c = chmuxd(ch26.url, admin__tcp_access="read")
     p = page(c)

@@ -309,6 +309,18 @@ function showServers({ endpoints }) {
   }, "No server is known yet.");
 }
 
+/* Their sums are above; one alone is the sum. */
+function showUpstreams(upstreams = []) {
+  $("upstreams-card").hidden = upstreams.length < 2;
+  syncRows($("upstreams-rows"), upstreams, (u) => u.name,
+    () => rowOf("text", "", "num", "num", "num", "num", "num", "num"), (row, u) => {
+      const { up, ejected } = u.addresses;
+      setCells(row, [u.name, row.cells[1].textContent, u.pool.active, u.pool.size, u.pool.idle,
+        u.queue.waiting + u.queue.waiting_for_session, u.queue.size, `${up} of ${up + ejected}`]);
+      setBadge(row.cells[1], u.queue.paused ? "paused" : up === 0 && ejected > 0 ? "ejected" : "up");
+    }, "None.");
+}
+
 function showErrors({ errors }) {
   const key = (e) => [e.reason, e.exchange, e.client, Math.round(e.time_ms / 100)].join(" ");
   syncRows($("errors-rows"), errors, key,
@@ -378,6 +390,7 @@ function show(all) {
   showState(all.status.state);
   showNumbers(all.status, history.samples.at(-1));
   showBanners(bannersOf(all));
+  showUpstreams(all.status.upstreams);
   const mayKill = showRights(all);
   if (!all.denied) {
     showRequests(all.exchanges, mayKill);

@@ -40,7 +40,24 @@ export function fromMetrics(text) {
       Object.entries(want).every(([key, value]) => row.labels[key] === value));
     return found.length ? found.reduce((all, row) => all + row.value, 0) : undefined;
   };
-  const conns = (state) => sum("upstream_connections", { state });
+  /* Of all upstreams, or of one. */
+  const poolOf = (of) => ({
+    pool: {
+      size: sum("upstream_pool_size", of), peak: sum("upstream_connections_peak", of),
+      ...Object.fromEntries(["active", "idle", "connecting", "closing"].map(
+        (state) => [state, sum("upstream_connections", { ...of, state })])),
+    },
+    queue: {
+      waiting: sum("queue_waiting", of) - sum("sessions_waiting", of),
+      waiting_for_session: sum("sessions_waiting", of), size: sum("queue_size", of),
+    },
+    addresses: {
+      up: sum("upstream_addresses", { ...of, state: "up" }),
+      ejected: sum("upstream_addresses", { ...of, state: "ejected" }),
+    },
+  });
+  const pools = rows.filter((row) => row.name === "chmux_upstream_pool_size");
+  const paused = (row) => sum("upstream_paused", { upstream: row.labels.upstream }) > 0;
   const ended = (result) => sum("exchanges_finished_total", { result });
   const bytes = (side, direction) => sum("bytes_total", { side, direction });
   const names = {
@@ -53,7 +70,7 @@ export function fromMetrics(text) {
     latency.bounds_ms = latency[key].bounds_ms;
   }
   return {
-    state: sum("draining") ? "draining" : sum("upstream_paused") ? "paused" : "serving",
+    state: sum("draining") ? "draining" : pools.length && pools.every(paused) ? "paused" : "serving",
     version: rows.find((row) => row.name === "chmux_build_info")?.labels.version,
     clients: { open: sum("clients") },
     requests: {
@@ -64,15 +81,11 @@ export function fromMetrics(text) {
       from_clients: bytes("client", "in"), to_clients: bytes("client", "out"),
       from_servers: bytes("upstream", "in"), to_servers: bytes("upstream", "out"),
     },
-    pool: {
-      size: sum("upstream_pool_size"), active: conns("active"), idle: conns("idle"),
-      connecting: conns("connecting"), closing: conns("closing"), peak: sum("upstream_connections_peak"),
-    },
-    queue: {
-      waiting: sum("queue_waiting") - sum("sessions_waiting"), waiting_for_session: sum("sessions_waiting"),
-      size: sum("queue_size"),
-    },
-    addresses: { up: sum("upstream_addresses", { state: "up" }), ejected: sum("upstream_addresses", { state: "ejected" }) },
+    ...poolOf({}),
+    upstreams: pools.map((row) => {
+      const one = poolOf({ upstream: row.labels.upstream });
+      return { ...one, name: row.labels.upstream, queue: { ...one.queue, paused: paused(row) } };
+    }),
     memory: {
       used_bytes: sum("memory_used_bytes"), limit_bytes: sum("memory_limit_bytes"),
       resident_bytes: rows.find((row) => row.name === "process_resident_memory_bytes")?.value,
