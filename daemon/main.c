@@ -372,6 +372,7 @@ run(struct daemon *d)
     }
     say_addresses(d);
     upools_start(&d->pools);
+    reload_start(d->reload);
     notify_ready(&d->notify);
     report(d);
     loop_run(d->loop);

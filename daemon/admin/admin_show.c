@@ -220,6 +220,11 @@ put_reloads(const struct admin *a, struct jsonw *j)
     put_metric(j, "succeeded", M_RELOADS_OK);
     put_metric(j, "failed", M_RELOADS_FAILED);
     put_metric(j, "restart_needed", M_RESTART_NEEDED);
+    jsonw_object(j, "files");
+    put_metric(j, "succeeded", M_FILES_OK);
+    put_metric(j, "failed", M_FILES_FAILED);
+    jsonw_bool(j, "ok", metric_get(M_FILES_LAST_OK) != 0);
+    jsonw_end(j);
     if (last == NULL) {
         jsonw_null(j, "last");
     } else {

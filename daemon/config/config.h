@@ -79,6 +79,10 @@ typedef bool (*config_item_fn)(void *arg, const struct config_item *it);
 /* false: no memory. */
 MUST_USE bool config_each(const struct config *c, config_item_fn fn, void *arg);
 
+/* Every file or folder that an option names. */
+typedef void (*config_path_fn)(void *arg, const char *path);
+void config_each_path(const struct config *c, config_path_fn fn, void *arg);
+
 /* What a reload changes: options whose value differs, and those of sections that come or go. */
 struct config_change {
     char *section, *key;  /* owned; "listen web", "address" */

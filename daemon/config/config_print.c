@@ -79,6 +79,25 @@ config_each(const struct config *c, config_item_fn fn, void *arg)
     return ok;
 }
 
+void
+config_each_path(const struct config *c, config_path_fn fn, void *arg)
+{
+    struct config_target t = {0};
+    while (config_target_next(c, &t)) {
+        size_t count;
+        const struct config_opt *opt = t.sec->opts(&count);
+        for (size_t i = 0; i < count; i++) {
+            char *path;
+            if (opt[i].type != CONFIG_PATH)
+                continue;
+            memcpy(
+                &path, (const char *)config_target_base_const(c, t) + opt[i].offset, sizeof path);
+            if (path[0] != '\0')
+                fn(arg, path);
+        }
+    }
+}
+
 static void
 print_section(const struct config *c, struct config_target t, const char *prefix, struct buf *out)
 {

@@ -17,12 +17,15 @@ struct reload {
     struct timer limit;
     struct reload_job *job; /* under way, waited for or given up; NULL: none */
     bool wanted;            /* one more is to begin */
-    uint64_t number;        /* of the one under way, or of the last */
+    bool files_wanted;      /* the same, of what files hold only */
+    struct watch watch;
+    uint64_t number; /* of the one under way, or of the last */
     /* How the last one ended; `last` points into the others. */
     struct admin_reload last;
     struct config_changes changes;
     struct buf lines;
     char message[512];
+    struct buf files_lines; /* the same of one that only read files, until it is logged */
 };
 
 static void on_start(void *arg);
@@ -87,6 +90,30 @@ first_error(struct str lines)
     }
 }
 
+static void LOOP_ONLY
+next(struct reload *r)
+{
+    if (r->wanted || r->files_wanted)
+        loop_defer(r->p.loop, &r->start_task, on_start, r);
+}
+
+/* What files hold was read by itself: nobody asked, and nobody waits. */
+static void LOOP_ONLY
+finish_files(struct reload *r, struct reload_job *job, bool ok, bool changed)
+{
+    if (!ok) {
+        metric_inc(M_FILES_FAILED);
+        log_lines(LOG_ERROR, "files_error", str_n(r->files_lines.p, r->files_lines.len));
+        LOG_E("files_failed in_force=\"what was before\"");
+    } else if (changed) {
+        metric_inc(M_FILES_OK);
+        LOG_I("files_done what=\"certificates read anew\"");
+    }
+    metric_set(M_FILES_LAST_OK, ok);
+    reload_job_free(&job);
+    next(r);
+}
+
 /* Takes what of the job is to be shown; job may be NULL. */
 static void LOOP_ONLY
 finish(struct reload *r, struct reload_job *job, bool ok)
@@ -107,6 +134,7 @@ finish(struct reload *r, struct reload_job *job, bool ok)
     metric_inc(ok ? M_RELOADS_OK : M_RELOADS_FAILED);
     metric_set(M_RELOAD_LAST_OK, ok);
     if (ok) {
+        metric_set(M_FILES_LAST_OK, 1);
         metric_set(M_RELOAD_TIME, r->last.at_unix_ms / 1000);
         metric_set(M_RESTART_NEEDED, (int64_t)restart_count(&r->changes));
         log_changes(&r->changes);
@@ -122,19 +150,28 @@ finish(struct reload *r, struct reload_job *job, bool ok)
     reload_job_free(&job);
     if (r->p.admin != NULL)
         admin_reloaded(r->p.admin, r->number, &r->last);
-    if (r->wanted)
-        loop_defer(r->p.loop, &r->start_task, on_start, r);
+    next(r);
 }
 
-static void PRINTF_LIKE(3, 4)
-    LOOP_ONLY fail(struct reload *r, struct reload_job *job, const char *fmt, ...)
+static void LOOP_ONLY
+end(struct reload *r, struct reload_job *job, bool files_only, bool ok, bool changed)
 {
+    if (files_only)
+        finish_files(r, job, ok, changed);
+    else
+        finish(r, job, ok);
+}
+
+static void PRINTF_LIKE(4, 5)
+    LOOP_ONLY fail(struct reload *r, struct reload_job *job, bool files_only, const char *fmt, ...)
+{
+    struct buf *lines = files_only ? &r->files_lines : &r->lines;
     va_list ap;
     va_start(ap, fmt);
-    buf_vaddf(&r->lines, fmt, ap);
+    buf_vaddf(lines, fmt, ap);
     va_end(ap);
-    buf_str(&r->lines, STR("\n"));
-    finish(r, job, false);
+    buf_str(lines, STR("\n"));
+    end(r, job, files_only, false, false);
 }
 
 /* ---- the change ---- */
@@ -147,49 +184,73 @@ stage(struct reload *r, struct reload_job *job, char *why, size_t why_len)
         snprintf(why, why_len, "chmuxd is draining: what it has is kept to the end");
         return false;
     }
-    return settings_raise_descriptors(job->next, why, why_len) &&
-           (r->p.admin == NULL || admin_may_commit(r->p.admin, job->next, why, why_len)) &&
-           upools_stage(r->p.pools, &job->plan, why, why_len);
+    const struct config *next = job->next;
+    if (next != NULL &&
+        (!settings_raise_descriptors(next, why, why_len) ||
+            (r->p.admin != NULL && !admin_may_commit(r->p.admin, next, why, why_len))))
+        return false;
+    return upools_stage(r->p.pools, &job->plan, why, why_len);
 }
 
 /* Nothing here can fail. Does anything differ that is no option: what is in the TLS files? */
 static bool LOOP_ONLY
 commit(struct reload *r, struct reload_job *job)
 {
-    struct config *old = *r->p.cfg, *next = job->next;
+    struct config *old = *r->p.cfg, *next = job->next == NULL ? old : job->next;
     job->next = NULL;
     *r->p.cfg = next;
+    bool pool_tls = upools_commit(r->p.pools, &job->plan);
+    bool door_tls = proxy_commit(r->p.proxy, next, &job->listeners);
+    if (next == old)
+        return pool_tls || door_tls;
     mem_set_limit(next->chmux.memory_limit);
     log_set_level(next->log.level);
     log_set_format(next->log.format);
-    bool tls = upools_commit(r->p.pools, &job->plan);
-    tls = proxy_commit(r->p.proxy, next, &job->listeners) || tls;
     if (r->p.admin != NULL)
         admin_commit(r->p.admin, next);
     config_free(&old);
-    return tls;
+    return pool_tls || door_tls;
+}
+
+/* Also of files that were found broken, or not found: they may be mended without a word to us. But
+ * not those of a configuration that is refused. */
+static void LOOP_ONLY
+watch_new_set(struct reload *r, struct reload_job *job, bool ok)
+{
+    if (!ok && !job->files_only)
+        return;
+    if (job->watch == NULL)
+        LOG_W("watch_failed why=\"%s\"", strerror(job->watch_errno));
+    (void)watch_take(&r->watch, &job->watch);
+}
+
+static void LOOP_ONLY
+put_message(struct reload *r, const struct config_changes *all, bool tls)
+{
+    size_t restart = restart_count(all), changed = all->count - restart;
+    snprintf(r->message, sizeof r->message, "reloaded: %zu option%s changed%s%s", changed,
+        changed == 1 ? "" : "s", tls ? ", certificates read anew" : "",
+        restart == 0 ? "" : "; some changes need a restart");
 }
 
 static void LOOP_ONLY
 change_over(struct reload *r, struct reload_job *job)
 {
     char why[512];
-    r->lines = job->errors; /* given */
+    struct buf *lines = job->files_only ? &r->files_lines : &r->lines;
+    buf_fini(lines);
+    *lines = job->errors; /* given */
     buf_init(&job->errors, 0);
-    if (!job->ok) {
-        finish(r, job, false);
+    bool ok = job->ok && stage(r, job, why, sizeof why);
+    bool tls = ok && commit(r, job);
+    watch_new_set(r, job, ok);
+    if (job->ok && !ok) {
+        fail(r, job, job->files_only, "%s", why);
         return;
     }
-    if (!stage(r, job, why, sizeof why)) {
-        fail(r, job, "%s", why);
-        return;
-    }
-    bool tls = commit(r, job);
-    size_t restart = restart_count(&job->changes), changed = job->changes.count - restart;
-    snprintf(r->message, sizeof r->message, "reloaded: %zu option%s changed%s%s", changed,
-        changed == 1 ? "" : "s", tls ? ", certificates read anew" : "",
-        restart == 0 ? "" : "; some changes need a restart");
-    finish(r, job, true);
+    if (ok)
+        put_message(r, &job->changes, tls);
+    end(r, job, job->files_only, ok, tls);
 }
 
 static void
@@ -205,7 +266,10 @@ on_prepared(struct aside_job *aside)
         return;
     }
     timer_disarm(&r->limit);
-    change_over(r, job);
+    if (job->files_only && proxy_is_draining(r->p.proxy))
+        reload_job_free(&job);
+    else
+        change_over(r, job);
 }
 
 /* The thread may hang for ever, in a file of a mount that is away. It keeps what it works with. */
@@ -215,7 +279,7 @@ on_limit(void *arg)
     thr_check_loop();
     struct reload *r = arg;
     r->job->given_up = true;
-    fail(r, NULL, "the files could not be read within %d s; is a mount away?",
+    fail(r, NULL, r->job->files_only, "the files could not be read within %d s; is a mount away?",
         RELOAD_LIMIT_US / 1000000);
 }
 
@@ -225,32 +289,53 @@ is_waiting(const struct reload *r)
     return r->job != NULL && !r->job->given_up;
 }
 
+/* Takes its number, tells the manager; false: it has failed already. */
+static bool LOOP_ONLY
+begin(struct reload *r)
+{
+    r->number++;
+    if (proxy_is_draining(r->p.proxy)) {
+        fail(r, NULL, false, "chmuxd is draining: what it has is kept to the end");
+        return false;
+    }
+    notify_reloading(r->p.notify);
+    if (r->job == NULL)
+        return true;
+    fail(r, NULL, false, "an earlier reload still hangs while it reads files; is a mount away?");
+    return false;
+}
+
 static void
 on_start(void *arg)
 {
     thr_check_loop();
     struct reload *r = arg;
-    if (!r->wanted || is_waiting(r))
+    bool files_only = !r->wanted;
+    if ((!r->wanted && !r->files_wanted) || is_waiting(r))
         return;
-    r->wanted = false;
-    r->number++;
-    buf_fini(&r->lines);
-    if (proxy_is_draining(r->p.proxy)) {
-        fail(r, NULL, "chmuxd is draining: what it has is kept to the end");
+    r->wanted = r->files_wanted = false; /* a whole reload reads all files too */
+    buf_fini(files_only ? &r->files_lines : &r->lines);
+    if (files_only && (r->job != NULL || proxy_is_draining(r->p.proxy)))
         return;
-    }
-    notify_reloading(r->p.notify);
-    if (r->job != NULL) {
-        fail(r, NULL, "an earlier reload still hangs while it reads files; is a mount away?");
+    if (!files_only && !begin(r))
         return;
-    }
-    struct reload_job *job = reload_job_new(r->p.settings, *r->p.cfg, on_prepared, r);
+    struct reload_job *job = reload_job_new(r->p.settings, *r->p.cfg, files_only, on_prepared, r);
     if (job == NULL || !aside_start(r->aside, &job->aside)) {
-        fail(r, job, "no memory, or no thread to be had");
+        fail(r, job, files_only, "no memory, or no thread to be had");
         return;
     }
     r->job = job;
     timer_arm_in(&r->limit, RELOAD_LIMIT_US);
+}
+
+static void
+on_files_changed(void *arg)
+{
+    thr_check_loop();
+    struct reload *r = arg;
+    r->files_wanted = true;
+    if (!is_waiting(r))
+        loop_defer(r->p.loop, &r->start_task, on_start, r);
 }
 
 uint64_t
@@ -278,17 +363,37 @@ reload_new(const struct reload_parts *parts)
         return NULL;
     r->p = *parts;
     buf_init(&r->lines, 1 << 20);
+    buf_init(&r->files_lines, 1 << 20);
     timer_init(&r->limit, r->p.loop, on_limit, r);
     r->aside = aside_new(r->p.loop);
-    if (r->aside == NULL || !timer_reserve(&r->limit)) {
+    bool watching = watch_init(&r->watch, r->p.loop, on_files_changed, r);
+    if (r->aside == NULL || !watching || !timer_reserve(&r->limit)) {
         reload_free(&r);
         return NULL;
     }
     if (r->p.admin != NULL)
         admin_on_reload(r->p.admin, on_admin, r);
     metric_set(M_RELOAD_LAST_OK, 1);
+    metric_set(M_FILES_LAST_OK, 1);
     metric_set(M_RELOAD_TIME, unix_ms() / 1000);
     return r;
+}
+
+static void
+on_path(void *arg, const char *path)
+{
+    thr_check_loop();
+    (void)path;
+    *(bool *)arg = true;
+}
+
+void
+reload_start(struct reload *r)
+{
+    bool any = false;
+    config_each_path(*r->p.cfg, on_path, &any);
+    if (any)
+        on_files_changed(r);
 }
 
 void
@@ -303,9 +408,11 @@ reload_free(struct reload **rp)
         *r->p.cfg = NULL;
     }
     loop_undefer(&r->start_task);
+    watch_fini(&r->watch);
     timer_fini(&r->limit);
     aside_free(&r->aside);
     config_changes_fini(&r->changes);
     buf_fini(&r->lines);
+    buf_fini(&r->files_lines);
     mem_free(r);
 }

@@ -5,6 +5,9 @@
  * its own (reload_job.h); then, in one callback of the loop, all parts make ready what can fail,
  * and only if none does, all change over. So a reload happens whole or not at all.
  *
+ * Files that options name are watched: when one changes, all of them are read again in the same
+ * way, by themselves.
+ *
  * Ownership  Borrows its parts, and the place where main keeps the configuration in force, which it
  *            replaces. Freed after its parts.
  * Strings    Of the configuration nobody keeps a pointer across a callback, but for `cfg` itself,
@@ -34,5 +37,7 @@ struct reload_parts {
 MUST_USE struct reload *reload_new(const struct reload_parts *parts) LOOP_ONLY;
 /* Begins soon; why is for the log. Its number, see admin_reload_fn. */
 uint64_t reload_request(struct reload *r, const char *why) LOOP_ONLY;
+/* Begins to watch, and looks once whether files have changed since they were read at boot. */
+void reload_start(struct reload *r) LOOP_ONLY;
 void reload_free(struct reload **rp) LOOP_ONLY;
 #endif

@@ -3,18 +3,39 @@
 /* not on the loop: the thread that prepares a reload */
 
 static void
+on_path(void *arg, const char *path)
+{
+    watch_set_add(arg, path);
+}
+
+/* Before the files are read: what changes while they are is told then. */
+static void
+watch_files(struct reload_job *job, const struct config *cfg)
+{
+    job->watch = watch_set_new();
+    job->watch_errno = errno;
+    if (job->watch != NULL)
+        config_each_path(cfg, on_path, job->watch);
+}
+
+static void
 run(struct aside_job *aside)
 {
     thr_check_worker();
     struct reload_job *job = CONTAINER_OF(aside, struct reload_job, aside);
     char why[512];
-    job->next = settings_load(job->settings, job->now, &job->changes, &job->errors);
-    if (job->next == NULL)
+    const struct config *cfg = job->now;
+    if (!job->files_only) {
+        job->next = settings_load(job->settings, job->now, &job->changes, &job->errors);
+        cfg = job->next;
+    }
+    if (cfg == NULL)
         return;
-    job->ok = upools_plan_open(&job->plan, job->next, why, sizeof why);
+    watch_files(job, cfg);
+    job->ok = upools_plan_open(&job->plan, cfg, why, sizeof why);
     if (!job->ok)
         buf_addf(&job->errors, "%s\n", why);
-    job->listeners = proxy_plan_new(job->next, &job->errors);
+    job->listeners = proxy_plan_new(cfg, &job->errors);
     job->ok = job->ok && job->listeners != NULL;
 }
 
@@ -26,8 +47,8 @@ drop(struct aside_job *aside)
 }
 
 struct reload_job *
-reload_job_new(
-    const struct settings *settings, const struct config *now, aside_fn done, void *reload)
+reload_job_new(const struct settings *settings, const struct config *now, bool files_only,
+    aside_fn done, void *reload)
 {
     struct reload_job *job = mem_zalloc(sizeof *job);
     if (job == NULL)
@@ -37,6 +58,7 @@ reload_job_new(
     job->reload = reload;
     job->settings = settings;
     job->now = now;
+    job->files_only = files_only;
     buf_init(&job->errors, 1 << 20);
     return job;
 }
@@ -51,6 +73,7 @@ reload_job_free(struct reload_job **jp)
     OBJ_CHECK(job, RELOAD_JOB_MAGIC);
     upools_plan_close(&job->plan);
     proxy_plan_free(&job->listeners);
+    watch_set_free(&job->watch);
     config_changes_fini(&job->changes);
     config_free(&job->next);
     config_free(&job->orphan);
