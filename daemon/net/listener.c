@@ -178,6 +178,28 @@ close_fd:
     return false;
 }
 
+bool
+listener_restyle(struct listener *ls, const struct listener_options *o, char *why, size_t why_len)
+{
+    const char *path = ls->addr.un.sun_path;
+    bool as_created = o->group == NULL || o->group[0] == '\0';
+    CHECK(!ls->adopted);
+    if (listen(ls->fd, o->backlog) != 0) {
+        snprintf(why, why_len, "%s: %s", ls->text, strerror(errno));
+        return false;
+    }
+    if (!is_unix_path(&ls->addr)) {
+        if (o->clients_speak && ls->addr.sa.sa_family != AF_UNIX)
+            set_clients_speak(ls->fd);
+        return true;
+    }
+    if (as_created && chown(path, (uid_t)-1, getegid()) != 0) {
+        snprintf(why, why_len, "%s: %s", ls->text, strerror(errno));
+        return false;
+    }
+    return set_owner_and_mode(o, why, why_len);
+}
+
 void
 listener_adopt(struct listener *ls, int fd, const struct addr *addr, bool clients_speak)
 {

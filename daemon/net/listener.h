@@ -55,6 +55,10 @@ struct listener { /* fields are listener's; addr is what was bound */
  * socket file (nobody answers on it) is replaced, any other file is left alone and is an error. */
 MUST_USE bool listener_open(
     struct listener *ls, const struct listener_options *o, char *why, size_t why_len) ANY_THREAD;
+/* A reload: backlog, mode and group as o says; what it was bound to stays. Only of one that is
+ * ours. false: why. */
+MUST_USE bool listener_restyle(
+    struct listener *ls, const struct listener_options *o, char *why, size_t why_len) LOOP_ONLY;
 /* Takes a listening, non-blocking fd that is bound to addr; not accepting yet. */
 void listener_adopt(struct listener *ls, int fd, const struct addr *addr, bool clients_speak)
     ANY_THREAD;

@@ -90,6 +90,7 @@ take_config(struct proxy *px, const struct config *cfg)
 bool
 proxy_commit(struct proxy *px, const struct config *cfg, struct proxy_plan **pp)
 {
+    doors_commit(px, *pp);
     bool tls = proxy_take_plan(px, *pp);
     proxy_plan_free(pp);
     take_config(px, cfg);
@@ -150,46 +151,20 @@ proxy_new(struct loop *l, const struct config *cfg, const struct upools *pools)
     return px;
 }
 
-/* Who may use the pool is decided by who reaches the socket, however it came to be. */
-static bool LOOP_ONLY
-may_listen(const struct proxy *px, const struct addr *a, char *why, size_t why_len)
-{
-    if (addr_is_loopback(a) || px->cfg->chmux.allow_remote)
-        return true;
-    snprintf(why, why_len,
-        "is not a loopback address: whoever reaches it could use the pool; set allow_remote = yes "
-        "in [chmux] to allow that");
-    return false;
-}
-
-/* The place for one more. */
-static struct door *LOOP_ONLY
-next_door(struct proxy *px, const char *name, char *why, size_t why_len)
-{
-    if (px->door_count == COUNT_OF(px->doors)) {
-        snprintf(why, why_len, "more than %zu listeners", COUNT_OF(px->doors));
-        return NULL;
-    }
-    struct door *d = &px->doors[px->door_count];
-    d->px = px;
-    snprintf(d->name, sizeof d->name, "%s", name);
-    return d;
-}
-
 static bool LOOP_ONLY
 adopt_one(struct proxy *px, struct passed_socket *s, const char *name, char *why, size_t why_len)
 {
     char text[ADDR_TEXT_MAX], reason[256];
-    struct door *d = next_door(px, name, why, why_len);
+    struct door *d = door_place(px, why, why_len);
     if (d == NULL)
         return false;
-    if (!may_listen(px, &s->addr, reason, sizeof reason)) {
+    if (!door_may_be(px->cfg, &s->addr, reason, sizeof reason)) {
         addr_format(&s->addr, text);
         snprintf(why, why_len, "the passed socket \"%s\" (%s) %s", s->name, text, reason);
         return false;
     }
     passed_claim(s, &d->listener, true);
-    px->door_count++;
+    door_set_name(d, name);
     return true;
 }
 
@@ -223,18 +198,16 @@ adopt_for(struct proxy *px, size_t i, const struct addr *want, struct passed *pa
 static bool LOOP_ONLY
 listen_one(struct proxy *px, size_t i, struct passed *passed, char *why, size_t why_len)
 {
-    const struct config_listen *cl = &px->cfg->listen[i];
-    const char *name = px->cfg->listen_name[i];
-    struct listener_options o = {
-        .backlog = (int)cl->backlog, .clients_speak = true, .group = cl->group};
+    const char *name = px->cfg->listen_name[i], *address = px->cfg->listen[i].address;
     const char *parse_why = "";
-    bool has_address = cl->address[0] != '\0';
-    if (has_address && !addr_parse(str_of(cl->address), &o.addr, &parse_why)) {
-        snprintf(why, why_len, "[listen %s] address %s: %s", name, cl->address, parse_why);
+    struct addr want;
+    bool has_address = address[0] != '\0';
+    if (has_address && !addr_parse(str_of(address), &want, &parse_why)) {
+        snprintf(why, why_len, "[listen %s] address %s: %s", name, address, parse_why);
         return false;
     }
     size_t before = px->door_count;
-    if (!adopt_for(px, i, has_address ? &o.addr : NULL, passed, why, why_len))
+    if (!adopt_for(px, i, has_address ? &want : NULL, passed, why, why_len))
         return false;
     if (px->door_count > before)
         return true;
@@ -243,33 +216,25 @@ listen_one(struct proxy *px, size_t i, struct passed *passed, char *why, size_t 
             name);
         return false;
     }
-    char reason[256];
-    if (!may_listen(px, &o.addr, reason, sizeof reason)) {
-        snprintf(why, why_len, "[listen %s] address %s %s", name, cl->address, reason);
+    struct door *d = door_place(px, why, why_len);
+    if (d == NULL)
         return false;
-    }
-    o.mode = (unsigned)strtoul(cl->mode, NULL, 8);
-    struct door *d = next_door(px, name, why, why_len);
-    if (d == NULL || !listener_open(&d->listener, &o, why, why_len))
+    if (door_open(px, d, px->cfg, i, why, why_len))
+        return true;
+    bool last = i + 1 == px->cfg->listen_count && before == 0;
+    if (!door_may_lack(d, px->cfg, i) || last)
         return false;
-    px->door_count++;
+    LOG_W("listen_skipped why=\"%s\"", why); /* a machine without IPv6 */
+    px->door_count = before;
     return true;
 }
 
 static bool LOOP_ONLY
 open_doors(struct proxy *px, struct passed *passed, char *why, size_t why_len)
 {
-    for (size_t i = 0; i < px->cfg->listen_count; i++) {
-        if (listen_one(px, i, passed, why, why_len))
-            continue;
-        bool full = px->door_count == COUNT_OF(px->doors);
-        int e = full ? 0 : px->doors[px->door_count].listener.sys_errno;
-        bool no_such_family = e == EAFNOSUPPORT || e == EADDRNOTAVAIL;
-        bool last = i + 1 == px->cfg->listen_count && px->door_count == 0;
-        if (!config_listen_is_default(px->cfg, i) || !no_such_family || last)
+    for (size_t i = 0; i < px->cfg->listen_count; i++)
+        if (!listen_one(px, i, passed, why, why_len))
             return false;
-        LOG_W("listen_skipped why=\"%s\"", why); /* a machine without IPv6 */
-    }
     for (size_t k = 0; k < passed->count; k++) {
         struct passed_socket *s = &passed->socket[k];
         if (s->fd >= 0 && strcmp(s->name, PASSED_ADMIN) != 0 &&
@@ -295,22 +260,12 @@ proxy_listen(struct proxy *px, struct passed *passed, char *why, size_t why_len)
     return ok;
 }
 
-static void
-on_client(void *arg, int fd, const struct addr *peer)
-{
-    thr_check_loop();
-    const struct door *d = arg;
-    client_accept(d->px, d, fd, peer);
-}
-
 bool
 proxy_start(struct proxy *px)
 {
-    for (size_t i = 0; i < px->door_count; i++) {
-        struct door *d = &px->doors[i];
-        if (!listener_start(&d->listener, px->loop, door_busy_reply(px, d), on_client, d))
+    for (size_t i = 0; i < px->door_count; i++)
+        if (!door_start(&px->doors[i]))
             return false;
-    }
     px->listening = true;
     return true;
 }

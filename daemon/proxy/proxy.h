@@ -25,16 +25,22 @@ MUST_USE struct proxy *proxy_new(
 MUST_USE bool proxy_listen(struct proxy *px, struct passed *passed, char *why, size_t why_len)
     LOOP_ONLY;
 /* What a configuration says that can be changed and takes files or memory: of listeners their TLS
- * and who may come in, and the users with their secrets. Made at leisure, put in force by
+ * and who may come in, and the users with their secrets. Made at leisure, staged, put in force by
  * proxy_commit(). */
 struct proxy_plan;
 /* Reads files: boot, --check and reload only. NULL: errors has a line for each listener whose TLS
  * cannot be, and for the first user that cannot, naming it, the file and the cause. */
 MUST_USE struct proxy_plan *proxy_plan_new(const struct config *cfg, struct buf *errors) ANY_THREAD;
+/* Loop only once it was staged; closes what was opened. */
 void proxy_plan_free(struct proxy_plan **pp) ANY_THREAD;
-/* From now on cfg is the configuration, and borrowed, instead of the one before. What is under way
- * goes on, with timers as they were armed; who is connected keeps the TLS it has. Takes the plan.
- * Has any listener got another TLS? */
+/* Opens the listeners that cfg has and px has not. Passed sockets stay as they are. false: why;
+ * nothing has changed then. */
+MUST_USE bool proxy_stage(struct proxy *px, const struct config *cfg, struct proxy_plan *plan,
+    char *why, size_t why_len) LOOP_ONLY;
+/* From now on cfg is the configuration, and borrowed, instead of the one before. Listeners that it
+ * has not are closed, after who is queued in them was taken; clients stay. What is under way goes
+ * on, with timers as they were armed; who is connected keeps the TLS it has. Takes the plan. Has
+ * any listener got another TLS? */
 bool proxy_commit(struct proxy *px, const struct config *cfg, struct proxy_plan **pp) LOOP_ONLY;
 /* Begins to accept. */
 MUST_USE bool proxy_start(struct proxy *px) LOOP_ONLY;

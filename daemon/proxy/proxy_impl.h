@@ -58,6 +58,9 @@ void ex_note_error(struct exchange *ex, const char *token, int status, int code,
     LOOP_ONLY;
 
 #define DOOR_NAME_MAX 63
+/* Those that a reload has closed keep their place as long as a client that came in by them is here.
+ */
+#define DOORS_MAX (2 * CONFIG_MAX_LISTEN)
 
 /* The TLS of a listener. */
 struct door_tls {
@@ -111,7 +114,7 @@ struct proxy {
     struct workers *workers;
     struct users *users;
     struct gates gates;
-    struct door doors[CONFIG_MAX_LISTEN];
+    struct door doors[DOORS_MAX]; /* the first door_count; one without a descriptor is closed */
     size_t door_count;
     struct shakes shakes;
     struct list clients;
@@ -146,6 +149,21 @@ struct str door_stranger_reply(const struct proxy *px, const struct door *d) LOO
 bool door_allows(const struct door *d, const struct addr *peer) LOOP_ONLY;
 /* Everything in the plan is in force from now on. Has any listener got another TLS? */
 bool proxy_take_plan(struct proxy *px, struct proxy_plan *plan) LOOP_ONLY;
+/* A place for one more, closed yet. NULL: why. */
+struct door *door_place(struct proxy *px, char *why, size_t why_len) LOOP_ONLY;
+void door_set_name(struct door *d, const char *name) LOOP_ONLY;
+/* Opens what the i-th [listen] section of cfg says, which has an address. */
+MUST_USE bool door_open(struct proxy *px, struct door *d, const struct config *cfg, size_t i,
+    char *why, size_t why_len) LOOP_ONLY;
+/* Accepts from now on. */
+MUST_USE bool door_start(struct door *d) LOOP_ONLY;
+/* Who may use the pool is decided by who reaches the socket, however it came to be. */
+MUST_USE bool door_may_be(const struct config *cfg, const struct addr *a, char *why, size_t why_len)
+    LOOP_ONLY;
+/* Was it only that the machine has no IPv6, or no IPv4? Then one of the built-in pair may lack. */
+bool door_may_lack(const struct door *d, const struct config *cfg, size_t i) LOOP_ONLY;
+/* Puts the listeners of the plan in force: opened, closed, with other names. */
+void doors_commit(struct proxy *px, struct proxy_plan *plan) LOOP_ONLY;
 void door_tls_fini(struct door_tls *t) LOOP_ONLY;
 /* Something ended: if the drain waited for it, say so. */
 void proxy_check_drained(struct proxy *px) LOOP_ONLY;

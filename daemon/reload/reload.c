@@ -189,7 +189,9 @@ stage(struct reload *r, struct reload_job *job, char *why, size_t why_len)
         (!settings_raise_descriptors(next, why, why_len) ||
             (r->p.admin != NULL && !admin_may_commit(r->p.admin, next, why, why_len))))
         return false;
-    return upools_stage(r->p.pools, &job->plan, why, why_len);
+    if (!upools_stage(r->p.pools, &job->plan, why, why_len))
+        return false;
+    return next == NULL || proxy_stage(r->p.proxy, next, job->listeners, why, why_len);
 }
 
 /* Nothing here can fail. Does anything differ that is no option: what is in the TLS files? */

@@ -10,6 +10,7 @@ import pytest
 
 from helpers import Background, OK, chmux_error, parallel, q
 from rig import http1
+from rig.fake import free_port
 from rig.systemd import Manager
 from rig.wait import wait_until
 
@@ -50,10 +51,10 @@ class File:
 def reloading(tmp_path, chmuxd):
     """reloading(url, **options): a chmuxd that reads its options from a file, and the file."""
 
-    def make(url, listen=("127.0.0.1:0",), **options):
+    def make(url, listen=("127.0.0.1:0",), count=1, **options):
         file = File(tmp_path / "chmux.conf", upstream__url=url, **options)
         c = chmuxd(listen=listen, admin=None, config=file.path, wait=False)
-        c.wants_admin = True
+        c.wants_admin, c.listen_count = True, count
         c.wait_started()
         return c, file
 
@@ -281,6 +282,65 @@ def test_access_over_tcp(reloading, fake):
     c.signal(signal.SIGHUP)
     c.wait_metric(OK_TOTAL, 1)
     assert show(c, "status")["state"] == "serving"
+
+
+# ---- listeners
+def answers(addr):
+    try:
+        return http1.ask(addr, "GET", q("SELECT 1")).status == 200
+    except (ConnectionRefusedError, FileNotFoundError):
+        return False
+
+
+def test_listeners_come_go_and_move(reloading, fake, tmp_path):
+    c, file = reloading(fake().url)
+    one, two, path = ("127.0.0.1", free_port()), ("127.0.0.1", free_port()), str(tmp_path / "web.sock")
+    file["listen web", "address"] = "%s:%d" % one
+    assert change(None, "%s:%d" % one, "listen web", "address") in reload(c)["changed"]
+    assert answers(one) and answers(c.addr)
+    with http1.RawClient(one) as kept:
+        assert again(kept, q("SELECT 1")).status == 200
+        file["listen web", "address"] = "%s:%d" % two
+        file["listen path", "address"] = f"unix:{path}"
+        reload(c)
+        assert answers(two) and answers(path) and not answers(one)
+        assert again(kept, q("SELECT 1")).status == 200  # who is connected stays
+        inode = os.stat(path).st_ino
+        # Another name for the same place is no other listener; mode and backlog change on it.
+        del file["listen path", "address"]
+        file["listen socket", "address"] = f"unix:{path}"
+        reload(c)
+        file["listen socket", "mode"] = "0600"
+        file["listen socket", "backlog"] = "7"
+        reload(c)
+        assert os.stat(path).st_ino == inode and os.stat(path).st_mode & 0o777 == 0o600 and answers(path)
+        del file["listen web", "address"]
+        for key in ("address", "mode", "backlog"):
+            del file["listen socket", key]
+        assert any(x["before"] == "%s:%d" % two and x["after"] is None for x in reload(c)["changed"])
+        assert not answers(two) and not answers(path) and not os.path.exists(path) and answers(c.addr)
+        assert again(kept, q("SELECT 1")).status == 200
+
+
+def test_a_listener_that_cannot_be_changes_nothing(reloading, fake, tmp_path):
+    other = fake()
+    path = tmp_path / "s"
+    c, file = reloading(fake().url, **{"listen s__address": f"unix:{path}"}, listen=("127.0.0.1:0",), count=2)
+    file["listen a", "address"] = "127.0.0.1:%d" % (port := free_port())
+    file["listen b", "address"] = "127.0.0.1:%d" % other.addr[1]
+    file["upstream", "url"] = other.url
+    assert "in use" in reload(c, 422)["message"]
+    assert not answers(("127.0.0.1", port)) and c.ask("GET", q("SELECT 1")).status == 200 and not other.heads
+    file["listen b", "address"] = "0.0.0.0:0"
+    assert "not a loopback address" in reload(c, 422)["message"]
+    del file["listen b", "address"]
+    file["listen s", "mode"] = "0600"
+    file["listen s", "group"] = "nogroupofthisname"
+    assert "no such group" in reload(c, 422)["message"]
+    assert os.stat(path).st_mode & 0o777 == 0o660
+    del file["listen s", "group"]
+    reload(c)
+    assert os.stat(path).st_mode & 0o777 == 0o600 and answers(("127.0.0.1", port))
 
 
 # ---- TLS

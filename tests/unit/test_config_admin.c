@@ -87,7 +87,7 @@ on_item(void *arg, const struct config_item *it)
     if (strcmp(it->section, "listen a") == 0 && strcmp(it->key, "address") == 0) {
         T_STR(it->value, "unix:@x");
         T_STR(it->source, "t.conf:2");
-        T_FALSE(it->reloadable);
+        T_TRUE(it->reloadable);
         t->found++;
     }
     if (strcmp(it->key, "pool_size") == 0) {
@@ -97,8 +97,9 @@ on_item(void *arg, const struct config_item *it)
         T_TRUE(it->reloadable);
         t->found++;
     }
-    if (strcmp(it->key, "max_clients") == 0) {
+    if (strcmp(it->key, "buffer_size") == 0) {
         T_STR(it->source, "default");
+        T_FALSE(it->reloadable);
         t->found++;
     }
     return ++t->count != t->stop_at;
