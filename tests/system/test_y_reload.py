@@ -10,7 +10,7 @@ import pytest
 
 from helpers import Background, OK, chmux_error, parallel, q
 from rig import http1
-from rig.fake import free_port
+from rig.fake import Silent, free_port
 from rig.systemd import Manager
 from rig.wait import wait_until
 
@@ -273,6 +273,10 @@ def test_compression_options(reloading, fake):
     reload(c)
     assert c.ask("POST", q("INSERT INTO t FORMAT TSV"), body=b"1\n" * 2000).status == 200
     assert c.metric('chmux_recoded_total{direction="request"}') == 1
+    file["upstream", "compression_min_size"] = "1m"
+    reload(c)
+    assert c.ask("POST", q("INSERT INTO t FORMAT TSV"), body=b"1\n" * 2000).status == 200
+    assert c.metric('chmux_recoded_total{direction="request"}') == 1
 
 
 def test_access_over_tcp(reloading, fake):
@@ -282,6 +286,83 @@ def test_access_over_tcp(reloading, fake):
     c.signal(signal.SIGHUP)
     c.wait_metric(OK_TOTAL, 1)
     assert show(c, "status")["state"] == "serving"
+
+
+def test_times_of_a_request(reloading, held):
+    c, file = reloading(held.url)
+    file["chmux", "head_timeout"] = "100ms"
+    file["chmux", "stall_timeout"] = "1s"
+    file["upstream", "response_timeout"] = "100ms"
+    reload(c)
+    chmux_error(c.ask("GET", q("SELECT 1")), "upstream_timeout", 504)
+    with c.client() as slow, c.client() as stalled:
+        slow.send(b"GET / HT")
+        stalled.send(b"POST /?query=INSERT+INTO+t+FORMAT+TSV HTTP/1.1\r\nHost: x\r\nContent-Length: 9\r\n\r\n1")
+        chmux_error(slow.response(), "bad_request", 408)
+        chmux_error(stalled.response(), "bad_request", 408)
+
+
+def test_how_it_connects(reloading, cleanup, fake):
+    full = cleanup.add(Silent(full=True))
+    c, file = reloading(full.url, upstream__connect_concurrency=1, upstream__connect_timeout="10m")
+    waiting = [Background(lambda: c.ask("GET", q("SELECT 1"))) for _ in range(3)]
+    c.wait_metric("chmux_queue_waiting", 3)
+    c.wait_metric('chmux_upstream_connections{state="connecting"}', 1)
+    file["upstream", "connect_concurrency"] = 2
+    reload(c)
+    c.wait_metric('chmux_upstream_connections{state="connecting"}', 2)
+    file["upstream", "connect_timeout"] = "100ms"
+    file["upstream", "eject_min"] = "1h"
+    file["upstream", "eject_max"] = "1h"
+    file["upstream", "connect_concurrency"] = 3
+    reload(c)  # the third attempt is a new one, and has the new time
+    assert [b.result().status for b in waiting] == [503] * 3
+    (e,) = show(c, "endpoints")["endpoints"]
+    assert e["state"] == "ejected" and e["probe_in_ms"] > 60000
+    file["upstream", "url"] = fake().url.replace("127.0.0.1", "localhost")
+    file["upstream", "resolve_interval"] = "1s"
+    reload(c)
+    c.wait_metric('chmux_resolves_total{result="ok"}', lambda n: n >= 2)
+
+
+def test_what_a_server_gets(reloading, fake):
+    def once_each(conn):  # a reused connection dies under its second request
+        if conn.request() is not None:
+            conn.send(OK)
+            conn.request()
+            conn.close()
+
+    up = fake(once_each)
+    c, file = reloading(up.url)
+    assert c.ask("POST", "/", body=b"SELECT 1").status == 200
+    assert c.ask("POST", "/", body=b"SELECT 1").status == 200  # sent again
+    assert {h.header("Host") for _, h in up.heads} == {"chmux.test"}
+    file["upstream", "replay_buffer"] = 0
+    file["upstream", "host_header"] = "upstream"
+    file["upstream", "max_sessions"] = 1
+    reload(c)
+    chmux_error(c.ask("POST", "/", body=b"SELECT 1"), "upstream_closed", 502)
+    assert up.heads[-1][1].header("Host") == "127.0.0.1:%d" % up.addr[1]
+    for i in range(3):
+        assert c.ask("GET", q("SELECT 1", session_id=i)).status in (200, 502)
+    c.wait_metric("chmux_sessions", 1)
+
+
+@pytest.mark.parametrize("limits,code", [({"drain_timeout": "100ms"}, 3), ({"drain_min": "1h"}, 0)], ids=["timeout", "min"])
+def test_how_it_drains(reloading, held, limits, code):
+    c, file = reloading(held.url)
+    for key, value in limits.items():
+        file["chmux", key] = value
+    reload(c)
+    running = Background(lambda: c.ask("GET", q("SELECT 1")))
+    c.wait_metric('chmux_upstream_connections{state="active"}', 1)
+    c.signal(signal.SIGTERM)
+    c.wait_metric("chmux_draining", 1) if code == 0 else None
+    if code == 0:
+        held.gate.set()
+        assert running.result().status == 200 and c.ask("GET", q("SELECT 1")).status == 200
+        c.signal(signal.SIGTERM)
+    assert c.wait_exit() == code
 
 
 # ---- listeners
@@ -362,6 +443,24 @@ def test_certificates_are_read_again(reloading, ch26, pki, terminator, tmp_path)
     shutil.copy(pki.ca, ca)
     reload(c)
     assert c.sql("SELECT 1") == "1\n"
+
+
+def test_tls_options(reloading, ch26, pki, terminator):
+    t = terminator(pki.wrong_host, ch26.addr, options="ssl-max-ver TLSv1.2")
+    c, file = reloading(t.url, upstream__tls_ca_file=pki.ca)
+    chmux_error(c.ask("GET", q("SELECT 1")), "upstream_connect", 503)
+    file["upstream", "tls_server_name"] = "elsewhere.test"
+    reload(c)
+    assert c.sql("SELECT 1") == "1\n"
+    del file["upstream", "tls_server_name"]
+    reload(c)  # the connection under that name is not used any more
+    chmux_error(c.ask("GET", q("SELECT 1")), "upstream_connect", 503)
+    file["upstream", "tls_verify"] = "no"
+    assert "anyone on the way" in reload(c)["warnings"][0]
+    assert c.sql("SELECT 1") == "1\n"
+    file["upstream", "tls_min_version"] = "1.3"
+    reload(c)
+    chmux_error(c.ask("GET", q("SELECT 1")), "upstream_connect", 503)
 
 
 def test_from_plain_to_tls_and_back(reloading, ch26, pki, terminator):
