@@ -8,6 +8,7 @@ import struct
 
 import pytest
 
+import recode
 from helpers import parallel
 from rig.http1 import RawClient, request
 from rig.wait import wait_until
@@ -15,6 +16,7 @@ from rig.wait import wait_until
 pytestmark = pytest.mark.san
 CLIENTS, STEPS, CAP = 10, 40, 4
 SETTLED = 4 << 20  # bytes of the budget that spare exchanges may keep
+CODECS = 8 << 20  # and kept codecs
 
 
 def seeds():
@@ -32,13 +34,17 @@ def interim(conn, r):
         conn.send(r.choice([b"HTTP/1.1 100 Continue\r\n\r\n", b"HTTP/1.1 103 Early Hints\r\nLink: <x>\r\n\r\n"]))
 
 
-def answer_of(r, ident):
+def answer_of(r, ident, accept=None):
     """Head and body of a whole answer, the head naming what the body must be."""
     n = r.choice([0, 1, 5, 100, 3000, 20000])
     body = text_of(ident, n)
     head = [b"HTTP/1.1 200 OK", b"X-Id: " + ident.encode(), b"X-Count: %d" % n]
     if r.random() < 0.3:
         head += [b'X-ClickHouse-Progress: {"read_rows":"%d"}' % i for i in range(r.randrange(5))]
+    coding = next((c for c in ("zstd", "lz4", "gzip") if c in recode.accepted(accept)), None)
+    if coding and body and r.random() < 0.8:  # a server need not
+        body = recode.encode(coding, body)
+        head.append(b"Content-Encoding: " + coding.encode())
     if r.random() < 0.5:
         head.append(b"Content-Length: %d" % len(body))
     else:
@@ -65,7 +71,7 @@ def end(conn, r):
 def one_request(conn, r, h):
     """False: the connection is over."""
     ident = h.header("X-Id", "none")
-    head, body = answer_of(r, ident)
+    head, body = answer_of(r, ident, h.header("Accept-Encoding"))
     if h.method == "HEAD":
         body = b""
     what = r.choices(["answer", "answer_close", "early", "cut", "broken", "die", "stall"], [60, 8, 8, 8, 3, 8, 2])[0]
@@ -231,25 +237,34 @@ def hog(c):
     return k
 
 
-@pytest.mark.parametrize("tight", [False, True], ids=["", "tight"])
+CODED = {"upstream__response_compression": "zstd", "upstream__request_compression": "zstd", "upstream__compression_min_size": 0,
+         "chmux__inline_limit": "500b", "chmux__workers": 2}  # some bodies inline, some in the workers
+
+
+@pytest.mark.parametrize("kind", ["", "tight", "coded"])
 @pytest.mark.parametrize("seed", seeds())
-def test_chaos_leaves_nothing_behind(chmuxd, fake, seed, tight):
+def test_chaos_leaves_nothing_behind(chmuxd, fake, seed, kind):
+    tight = kind == "tight"
     written = []
     up = fake(server(seed, written), keep_bytes=False, deadline=30)
     options = {"chmux__buffer_size": "16k"}
     if tight:
         options = {"chmux__memory_limit": "16m", "chmux__buffer_size": "1m", "chmux__head_timeout": "10m"}
+    elif kind == "coded":
+        options |= CODED
     c = chmuxd(up.url, upstream__pool_size=CAP, upstream__response_timeout="300ms", chmux__stall_timeout="1s",
                upstream__queue_timeout="10s", upstream__replay_buffer="16k", log__access="yes", **options)
     hogs = [hog(c) for _ in range(3 if tight else 0)]
     parallel(CLIENTS, lambda i: Chaotic(c, seed, i).run())
     for k in hogs:
         k.close()
-    for gauge in ("chmux_exchanges", "chmux_clients", "chmux_queue_waiting", 'chmux_upstream_connections{state="active"}'):
+    for gauge in ("chmux_exchanges", "chmux_clients", "chmux_queue_waiting", "chmux_pipes", 'chmux_upstream_connections{state="active"}'):
         c.wait_metric(gauge, 0, 20)
-    c.wait_metric("chmux_memory_used_bytes", lambda v: v < SETTLED)
+    c.wait_metric("chmux_memory_used_bytes", lambda v: v < SETTLED + (CODECS if kind == "coded" else 0))
     m = c.metrics()
     assert m["chmux_requests_total"] > CLIENTS * STEPS / 2
+    if kind == "coded":
+        assert min(m[f'chmux_recoded_total{{direction="{d}"}}'] for d in ("request", "response")) > 5, m
     assert up.peak <= CAP
     twice = {i for i in written if written.count(i) > 1}
     assert not twice, f"written twice: {twice}"
