@@ -137,12 +137,18 @@ answer_metrics(struct admin_client *c, bool head)
 }
 
 static void LOOP_ONLY
-answer_ready(struct admin_client *c, bool upstream, bool head)
+answer_ready(struct admin_client *c, const struct admin_call *call, bool head)
 {
     struct admin *a = c->admin;
-    if (proxy_is_draining(a->px))
+    const char *name = call->upstream_name;
+    const struct upool *one = name[0] == '\0' ? NULL : upools_find(a->pools, name);
+    if (name[0] != '\0' && one == NULL)
+        put_answer(&c->out, 404, TEXT, STR("there is no upstream of that name\n"), head);
+    else if (proxy_is_draining(a->px))
         put_answer(&c->out, 503, TEXT, STR("draining\n"), head);
-    else if (upstream && !upools_seem_up(a->pools))
+    else if (one != NULL && !upool_seems_up(one))
+        put_answer(&c->out, 503, TEXT, STR("no address of that upstream works\n"), head);
+    else if (call->upstream && !upools_seem_up(a->pools))
         put_answer(&c->out, 503, TEXT, STR("no upstream address works\n"), head);
     else
         put_answer(&c->out, 200, TEXT, STR("ok\n"), head);
@@ -257,7 +263,7 @@ answer(struct admin_client *c, const struct http_req *r)
     else if (call.id == ADMIN_LIVE)
         put_answer(&c->out, 200, TEXT, STR("ok\n"), head);
     else if (call.id == ADMIN_READY)
-        answer_ready(c, call.upstream, head);
+        answer_ready(c, &call, head);
     else if (call.id == ADMIN_METRICS)
         answer_metrics(c, head);
     else if (admin_page(call.id, &page))

@@ -38,32 +38,63 @@ stop(struct admin *a, enum admin_stop how, struct jsonw *j)
     return done;
 }
 
-static struct admin_done LOOP_ONLY
-pause_pool(struct admin *a, bool pause, struct jsonw *j)
+/* Is this pool meant? */
+static bool LOOP_ONLY
+is_meant(const struct upool *p, const struct admin_call *call)
 {
-    struct upool_stats st;
-    upools_stats(a->pools, &st);
-    if (pause && proxy_is_draining(a->px))
-        return fail(j, 409, "draining", "chmuxd is draining: what waits has to be served", NULL);
-    for (size_t i = 0; i < a->pools->count; i++)
-        upool_pause(a->pools->pool[i], pause);
-    jsonw_bool(j, "was_paused", st.paused);
-    jsonw_uint(j, "waiting", st.waiting);
-    if (pause)
-        return say(j, st.paused ? "paused already" : "paused: requests wait, what runs goes on");
-    return say(j, st.paused ? "resumed" : "nothing was paused");
+    return call->upstream_name[0] == '\0' || strcmp(upool_name(p), call->upstream_name) == 0;
 }
 
 static struct admin_done LOOP_ONLY
-reconnect(struct admin *a, struct jsonw *j)
+no_such_upstream(struct jsonw *j)
 {
-    size_t idle = 0, active = 0;
+    return fail(j, 404, "not_found", "there is no upstream of that name",
+        "GET " ADMIN_API "status lists them");
+}
+
+static struct admin_done LOOP_ONLY
+pause_pools(struct admin *a, const struct admin_call *call, struct jsonw *j)
+{
+    bool pause = call->id == ADMIN_PAUSE;
+    size_t waiting = 0, count = 0, paused = 0;
+    if (pause && proxy_is_draining(a->px))
+        return fail(j, 409, "draining", "chmuxd is draining: what waits has to be served", NULL);
+    for (size_t i = 0; i < a->pools->count; i++) {
+        struct upool *p = a->pools->pool[i];
+        struct upool_stats st;
+        if (!is_meant(p, call))
+            continue;
+        upool_stats(p, &st);
+        upool_pause(p, pause);
+        count++;
+        waiting += st.waiting;
+        paused += st.paused;
+    }
+    if (count == 0)
+        return no_such_upstream(j);
+    bool was = pause ? paused == count : paused > 0;
+    jsonw_bool(j, "was_paused", was);
+    jsonw_uint(j, "waiting", waiting);
+    if (pause)
+        return say(j, was ? "paused already" : "paused: requests wait, what runs goes on");
+    return say(j, was ? "resumed" : "nothing was paused");
+}
+
+static struct admin_done LOOP_ONLY
+reconnect(struct admin *a, const struct admin_call *call, struct jsonw *j)
+{
+    size_t idle = 0, active = 0, count = 0;
     for (size_t i = 0; i < a->pools->count; i++) {
         size_t pool_idle, pool_active;
+        if (!is_meant(a->pools->pool[i], call))
+            continue;
         upool_reconnect(a->pools->pool[i], &pool_idle, &pool_active);
+        count++;
         idle += pool_idle;
         active += pool_active;
     }
+    if (count == 0)
+        return no_such_upstream(j);
     jsonw_uint(j, "closed", idle);
     jsonw_uint(j, "close_when_done", active);
     return say(j, "idle connections are closed, busy ones when their request is done");
@@ -161,9 +192,9 @@ admin_control(struct admin *a, const struct admin_call *call, struct jsonw *j)
     case ADMIN_RELOAD: done = reload(a, j); break;
     case ADMIN_DRAIN: done = stop(a, ADMIN_STOP_DRAIN, j); break;
     case ADMIN_SHUTDOWN: done = stop(a, call->now ? ADMIN_STOP_NOW : ADMIN_STOP_SHUTDOWN, j); break;
-    case ADMIN_PAUSE: done = pause_pool(a, true, j); break;
-    case ADMIN_RESUME: done = pause_pool(a, false, j); break;
-    case ADMIN_RECONNECT: done = reconnect(a, j); break;
+    case ADMIN_PAUSE: done = pause_pools(a, call, j); break;
+    case ADMIN_RESUME: done = pause_pools(a, call, j); break;
+    case ADMIN_RECONNECT: done = reconnect(a, call, j); break;
     case ADMIN_KILL: done = kill_one(a, call->kill_id, j); break;
     case ADMIN_LOG_LEVEL: done = set_log_level(call->level, j); break;
     default: CHECK(call->id == ADMIN_DRAIN); /* a command that changes nothing */

@@ -208,6 +208,17 @@ set_level(struct admin_call *call, struct str value)
     return false;
 }
 
+/* A NAME; or, for /ready, whether any is looked at. */
+static void
+set_upstream(struct admin_call *call, struct str value)
+{
+    bool ready = call->id == ADMIN_READY;
+    bool flag = ready && (value.len == 0 || str_eq(value, STR("0")) || str_eq(value, STR("1")));
+    call->upstream = !str_eq(value, STR("0")) || !flag;
+    if (!flag)
+        snprintf(call->upstream_name, sizeof call->upstream_name, STR_FMT, STR_ARG(value));
+}
+
 static bool
 set_arg(struct admin_call *call, const char *name, struct str value, struct admin_refusal *no)
 {
@@ -223,12 +234,12 @@ set_arg(struct admin_call *call, const char *name, struct str value, struct admi
     } else if (strcmp(name, "level") == 0) {
         if (!set_level(call, value))
             return bad_value(no, name, value, "error, warn, info or debug");
+    } else if (strcmp(name, "upstream") == 0) {
+        set_upstream(call, value);
     } else if (!flag && !str_eq(value, STR("0"))) {
         return bad_value(no, name, value, "1 or 0");
-    } else if (strcmp(name, "now") == 0) {
-        call->now = flag;
     } else {
-        call->upstream = flag;
+        call->now = flag;
     }
     return true;
 }

@@ -47,9 +47,9 @@
     X(RELOAD, "/api/v1/reload", POST, CONTROL, "")                                                 \
     X(DRAIN, "/api/v1/drain", POST, CONTROL, "")                                                   \
     X(SHUTDOWN, "/api/v1/shutdown", POST, CONTROL, "now")                                          \
-    X(PAUSE, "/api/v1/pause", POST, CONTROL, "")                                                   \
-    X(RESUME, "/api/v1/resume", POST, CONTROL, "")                                                 \
-    X(RECONNECT, "/api/v1/reconnect", POST, CONTROL, "")                                           \
+    X(PAUSE, "/api/v1/pause", POST, CONTROL, "upstream")                                           \
+    X(RESUME, "/api/v1/resume", POST, CONTROL, "upstream")                                         \
+    X(RECONNECT, "/api/v1/reconnect", POST, CONTROL, "upstream")                                   \
     X(KILL, "/api/v1/kill", POST, CONTROL, "!id")                                                  \
     X(LOG_LEVEL, "/api/v1/log-level", POST, CONTROL, "!level")
 
@@ -86,6 +86,7 @@ struct admin_call {
     uint64_t kill_id;
     enum log_level level;
     bool now, upstream;
+    char upstream_name[64]; /* "": all of them, or any */
 };
 
 struct admin_refusal { /* texts are terminated */

@@ -149,22 +149,24 @@ put_traffic(const struct admin *a, struct jsonw *j)
 }
 
 static void LOOP_ONLY
-put_pool_numbers(const struct upool_stats *st, struct jsonw *j)
+put_pool_numbers(const struct upool_stats *st, int64_t peak, struct jsonw *j)
 {
     jsonw_uint(j, "size", st->cap);
     jsonw_uint(j, "active", st->active);
     jsonw_uint(j, "idle", st->idle);
     jsonw_uint(j, "connecting", st->connecting);
     jsonw_uint(j, "closing", st->closing);
-    put_metric(j, "peak", M_POOL_PEAK);
+    jsonw_int(j, "peak", peak);
 }
 
 static void LOOP_ONLY
-put_queue_numbers(const struct admin *a, const struct upool_stats *st, struct jsonw *j)
+put_queue_numbers(
+    const struct upool_stats *st, size_t in_sessions, size_t in_users, struct jsonw *j)
 {
     jsonw_uint(j, "waiting", st->waiting);
-    jsonw_uint(j, "waiting_for_session", proxy_sessions_waiting(a->px));
-    jsonw_uint(j, "waiting_for_user", proxy_users_waiting(a->px));
+    jsonw_uint(j, "waiting_for_session", in_sessions);
+    if (in_users != SIZE_MAX) /* not counted for each upstream */
+        jsonw_uint(j, "waiting_for_user", in_users);
     jsonw_uint(j, "size", st->queue_size);
     jsonw_ms(j, "timeout_ms", st->queue_timeout_us);
     jsonw_bool(j, "paused", st->paused);
@@ -237,6 +239,38 @@ put_reloads(const struct admin *a, struct jsonw *j)
     jsonw_end(j);
 }
 
+static void
+put_addresses(const struct upool_stats *st, struct jsonw *j)
+{
+    jsonw_object(j, "addresses");
+    jsonw_uint(j, "up", st->addresses_up);
+    jsonw_uint(j, "ejected", st->addresses_ejected);
+    jsonw_end(j);
+}
+
+static void LOOP_ONLY
+put_upstreams(const struct admin *a, struct jsonw *j)
+{
+    jsonw_array(j, "upstreams");
+    for (size_t i = 0; i < a->pools->count; i++) {
+        const struct upool *p = a->pools->pool[i];
+        struct upool_stats st;
+        upool_stats(p, &st);
+        jsonw_object(j, NULL);
+        jsonw_text(j, "name", upool_name(p));
+        jsonw_bool(j, "up", upool_seems_up(p));
+        jsonw_object(j, "pool");
+        put_pool_numbers(&st, metric_get_in(upool_metrics(p), M_POOL_PEAK), j);
+        jsonw_end(j);
+        jsonw_object(j, "queue");
+        put_queue_numbers(&st, proxy_sessions_waiting_in(a->px, i), SIZE_MAX, j);
+        jsonw_end(j);
+        put_addresses(&st, j);
+        jsonw_end(j);
+    }
+    jsonw_end(j);
+}
+
 static void LOOP_ONLY
 show_status(struct admin *a, struct jsonw *j)
 {
@@ -251,16 +285,14 @@ show_status(struct admin *a, struct jsonw *j)
         j, "log_level", level_names[atomic_load_explicit(&log_threshold, memory_order_relaxed)]);
     put_traffic(a, j);
     jsonw_object(j, "pool");
-    put_pool_numbers(&st, j);
+    put_pool_numbers(&st, metric_get(M_POOL_PEAK), j);
     jsonw_end(j);
     jsonw_object(j, "queue");
-    put_queue_numbers(a, &st, j);
+    put_queue_numbers(&st, proxy_sessions_waiting(a->px), proxy_users_waiting(a->px), j);
     jsonw_end(j);
     put_reloads(a, j);
-    jsonw_object(j, "addresses");
-    jsonw_uint(j, "up", st.addresses_up);
-    jsonw_uint(j, "ejected", st.addresses_ejected);
-    jsonw_end(j);
+    put_addresses(&st, j);
+    put_upstreams(a, j);
     jsonw_object(j, "memory");
     put_memory_numbers(j);
     jsonw_end(j);
@@ -322,6 +354,7 @@ put_exchange(struct jsonw *j, const struct proxy_exchange_view *v)
     put_name(j, "query_id", v->query_id);
     jsonw_str(j, "method", v->method);
     jsonw_str(j, "path", v->path);
+    jsonw_text(j, "upstream", v->upstream);
     jsonw_text(j, "address", v->address);
     put_some(j, "conn", v->conn);
     jsonw_ms(j, "age_ms", v->age_us);
@@ -395,6 +428,7 @@ on_waiter(void *arg, const struct proxy_waiter_view *v)
     if (!item_begin(w))
         return false;
     jsonw_text(w->j, "waits_for", v->waits_for);
+    jsonw_text(w->j, "upstream", v->upstream);
     jsonw_uint(w->j, "round", v->round);
     jsonw_ms(w->j, "waited_ms", v->waited_us);
     put_some(w->j, "exchange", v->ex.id);
@@ -466,6 +500,7 @@ on_error(void *arg, const struct proxy_error_view *v)
     put_some(w->j, "client", v->client);
     put_name(w->j, "user", str_of(v->user));
     put_name(w->j, "query_id", str_of(v->query_id));
+    jsonw_text(w->j, "upstream", v->upstream);
     jsonw_text(w->j, "detail", v->detail);
     return item_end(w);
 }
@@ -511,9 +546,9 @@ show_pool(struct admin *a, const struct admin_call *call, struct jsonw *j)
     upools_stats(a->pools, &st);
     bool queue = call->id == ADMIN_QUEUE;
     if (queue)
-        put_queue_numbers(a, &st, j);
+        put_queue_numbers(&st, proxy_sessions_waiting(a->px), proxy_users_waiting(a->px), j);
     else
-        put_pool_numbers(&st, j);
+        put_pool_numbers(&st, metric_get(M_POOL_PEAK), j);
     struct list_writer w = list_begin(j, queue ? "waiters" : "connections", call->limit);
     if (queue)
         proxy_each_waiter(a->px, on_waiter, &w);

@@ -10,6 +10,7 @@
 
 #define CH_USER_MAX 128
 #define CH_ID_MAX   256
+#define CH_DB_MAX   128
 
 /* URL parameters, decoded one at a time without allocating. name and value are raw (still
  * percent-encoded) spans of the target. Empty parameters are skipped. */
@@ -57,8 +58,12 @@ struct ch_request {
     size_t session_id_len;
     char query_id[CH_ID_MAX];
     size_t query_id_len;
+    /* The database it names, decoded; empty: none, or one too long to be the name of one. */
+    char database[CH_DB_MAX];
+    size_t database_len;
 };
-/* Precedence as the server's: URL user beats Authorization, parameter beats header for query_id. */
+/* Precedence as the server's: URL user beats Authorization, parameter beats header for query_id,
+ * header beats parameter for the database. */
 void ch_request_parse(struct ch_request *out, const struct http_req *r);
 /* Class of the whole query: the URL's text, a newline, and what of the body is at hand. */
 enum ch_class ch_request_class(

@@ -103,7 +103,7 @@ user_of_authorization(struct ch_request *q, struct str value)
 
 /* What the URL said, as far as it decides something later. Raw spans; p NULL: not named. */
 struct url_params {
-    struct str query, user, query_id, session_id, session_timeout;
+    struct str query, user, query_id, session_id, session_timeout, database;
     bool has_password, blocks;
 };
 
@@ -139,6 +139,8 @@ param_take(struct url_params *u, struct str name, struct str value)
             keep_first(&u->query_id, value);
         else if (memcmp(name.p, "password", 8) == 0)
             u->has_password = true;
+        else if (memcmp(name.p, "database", 8) == 0)
+            keep_first(&u->database, value);
         break;
     case 10:
         if (memcmp(name.p, "session_id", 10) == 0)
@@ -156,7 +158,7 @@ param_take(struct url_params *u, struct str name, struct str value)
 
 /* What the header fields said. p NULL: not there. */
 struct head_fields {
-    struct str authorization, user, query_id;
+    struct str authorization, user, query_id, database;
 };
 
 static void
@@ -172,6 +174,8 @@ take_fields(struct head_fields *h, struct ch_request *q, const struct http_req *
             keep_first(&h->user, f->value);
         else if (f->id == HTTP_F_CH_QUERY_ID)
             keep_first(&h->query_id, f->value);
+        else if (f->id == HTTP_F_CH_DATABASE)
+            keep_first(&h->database, f->value);
         else if (f->id == HTTP_F_CONTENT_ENCODING)
             q->compressed |= f->value.len > 0 && !str_eq_nocase(f->value, STR("identity"));
         else if (f->id == HTTP_F_CONTENT_TYPE)
@@ -227,6 +231,19 @@ take_query_id(struct ch_request *q, const struct url_params *u, const struct hea
         q->has_query_id = false;
 }
 
+static void
+take_database(struct ch_request *q, const struct url_params *u, const struct head_fields *h)
+{
+    size_t len = 0;
+    if (UNLIKELY(h->database.len > 0)) {
+        len = h->database.len;
+        memcpy(q->database, h->database.p, size_min(len, sizeof(q->database)));
+    } else if (u->database.p != NULL) {
+        len = ch_url_decode(u->database, q->database, sizeof(q->database));
+    }
+    q->database_len = len <= sizeof(q->database) ? len : 0;
+}
+
 /* Does the server run SQL for it? `path` is the target up to its '?'. */
 static bool
 runs_sql(const struct ch_request *q, const struct http_req *r, struct str path, bool has_params)
@@ -272,6 +289,7 @@ ch_request_parse(struct ch_request *out, const struct http_req *r)
     take_user(out, &u, &h);
     take_session(out, &u);
     take_query_id(out, &u, &h);
+    take_database(out, &u, &h);
 
     out->url_query = u.query.len > 0;
     out->readonly_method = r->method == HTTP_M_GET || r->method == HTTP_M_HEAD;

@@ -383,6 +383,62 @@ check_user(struct config_loader *l, size_t i)
     }
 }
 
+/* A setting of the default upstream has a default that makes sense; where another one is nobody can
+ * guess. Its name may be a slip, too: a variable CHMUX_UPSTREAM_<SLIP>_<KEY> makes one. */
+static void
+check_has_url(struct config_loader *l, size_t nth)
+{
+    struct subject url = SUBJECT_OF(upstream, nth, "url");
+    char name[CONFIG_TARGET_NAME_MAX];
+    if (nth == 0 || url.origin->kind != CONFIG_DEFAULT || url.origin->bad)
+        return;
+    struct config_place place = config_place_of(config_origin_of_name(l->c, url.t));
+    config_error(l, &place, config_target_name(l->c, url.t, name), "url",
+        "the upstream \"%s\" has no url; write url = http://HOST:PORT",
+        config_target_given_name(l->c, url.t));
+}
+
+/* Users or databases: each may be told once only where it goes. */
+static void
+check_routes(struct config_loader *l, const char *key, size_t nth, const struct config_list *list,
+    const struct config_list *before, const char *before_name)
+{
+    struct subject s = SUBJECT_OF(upstream, nth, key);
+    char q[CONFIG_QUOTE_MAX];
+    for (size_t i = 0; i < list->count; i++)
+        for (size_t k = 0; k < before->count; k++)
+            if ((list != before || k < i) && strcmp(list->item[i], before->item[k]) == 0)
+                complain(l, FAIL, &s, "%s is in %s of upstream \"%s\" already; name each once",
+                    config_quote(str_of(list->item[i]), q), key, before_name);
+}
+
+static void
+check_all_routes(struct config_loader *l)
+{
+    const struct config *c = l->c;
+    for (size_t i = 0; i < c->upstream_count; i++) {
+        for (size_t k = 0; k <= i; k++) {
+            const struct config_upstream *u = &c->upstream[i], *before = &c->upstream[k];
+            check_routes(l, "users", i, &u->users, &before->users, c->upstream_name[k]);
+            check_routes(l, "databases", i, &u->databases, &before->databases, c->upstream_name[k]);
+        }
+    }
+}
+
+static void
+check_listener_upstream(struct config_loader *l, size_t nth)
+{
+    const struct config *c = l->c;
+    struct subject s = SUBJECT_OF(listen, nth, "upstream");
+    const char *name = c->listen[nth].upstream;
+    char q[CONFIG_QUOTE_MAX];
+    for (size_t i = 0; i < c->upstream_count; i++)
+        if (name[0] == '\0' || strcmp(c->upstream_name[i], name) == 0)
+            return;
+    complain(
+        l, FAIL, &s, "there is no [upstream NAME] with the name %s", config_quote(str_of(name), q));
+}
+
 void
 config_cross_check(struct config_loader *l)
 {
@@ -396,12 +452,16 @@ config_cross_check(struct config_loader *l)
     }
     check_memory(l);
     for (size_t i = 0; i < l->c->upstream_count; i++) {
+        check_has_url(l, i);
         check_orders(l, i);
         check_urls(l, i);
         check_certificate_pair(l, i);
         check_tls(l, i);
     }
+    check_all_routes(l);
     check_admin(l);
-    for (size_t i = 0; i < l->c->listen_count; i++)
+    for (size_t i = 0; i < l->c->listen_count; i++) {
         check_listener(l, i);
+        check_listener_upstream(l, i);
+    }
 }

@@ -23,7 +23,7 @@ enum admin_access { ADMIN_ACCESS_HEALTH, ADMIN_ACCESS_READ, ADMIN_ACCESS_CONTROL
 
 /* How often a section may be there. */
 #define CONFIG_MAX_LISTEN   32
-#define CONFIG_MAX_UPSTREAM 1
+#define CONFIG_MAX_UPSTREAM 16
 
 #define CONFIG_MAX_NETS 64 /* in one list of networks */
 #define CONFIG_MAX_USER 256

@@ -45,6 +45,7 @@ enum http_field_id {
     HTTP_F_CH_KEY,            /* X-ClickHouse-Key */
     HTTP_F_CH_QUERY_ID,       /* X-ClickHouse-Query-Id */
     HTTP_F_CH_QUOTA,          /* X-ClickHouse-Quota */
+    HTTP_F_CH_DATABASE,       /* X-ClickHouse-Database */
     HTTP_F_CH_CERT_AUTH,      /* X-ClickHouse-SSL-Certificate-Auth */
     HTTP_F_CH_PROGRESS,       /* X-ClickHouse-Progress */
     HTTP_F_CH_EXCEPTION,      /* X-ClickHouse-Exception-Code */

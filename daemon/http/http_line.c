@@ -26,7 +26,7 @@ const uint8_t http_ch[256] = {
  * (-Woverride-init); then look for other factors.
  */
 #define SLOT_COUNT 64
-#define SLOT(len, first, last) (((len) + 9 * (size_t)(first) + 48 * (size_t)(last)) % SLOT_COUNT)
+#define SLOT(len, first, last) (((len) + 12 * (size_t)(first) + 12 * (size_t)(last)) % SLOT_COUNT)
 #define NAMES(X)                                                                                   \
     X(HTTP_F_CONNECTION, "connection", 'c', 'n')                                                   \
     X(HTTP_F_KEEP_ALIVE, "keep-alive", 'k', 'e')                                                   \
@@ -48,6 +48,7 @@ const uint8_t http_ch[256] = {
     X(HTTP_F_CH_KEY, "x-clickhouse-key", 'x', 'y')                                                 \
     X(HTTP_F_CH_QUERY_ID, "x-clickhouse-query-id", 'x', 'd')                                       \
     X(HTTP_F_CH_QUOTA, "x-clickhouse-quota", 'x', 'a')                                             \
+    X(HTTP_F_CH_DATABASE, "x-clickhouse-database", 'x', 'e')                                       \
     X(HTTP_F_CH_CERT_AUTH, "x-clickhouse-ssl-certificate-auth", 'x', 'h')                          \
     X(HTTP_F_CH_PROGRESS, "x-clickhouse-progress", 'x', 's')                                       \
     X(HTTP_F_CH_EXCEPTION, "x-clickhouse-exception-code", 'x', 'e')                                \

@@ -113,6 +113,7 @@ http_meta_add(struct http_meta *m, const struct http_field *f)
     case HTTP_F_CH_KEY:
     case HTTP_F_CH_QUERY_ID:
     case HTTP_F_CH_QUOTA:
+    case HTTP_F_CH_DATABASE:
     case HTTP_F_CH_CERT_AUTH:
     case HTTP_F_CH_PROGRESS:
     case HTTP_F_CH_EXCEPTION:

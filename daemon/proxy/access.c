@@ -129,6 +129,7 @@ add_common(struct line *l, const struct exchange *ex, bool complete, struct str 
     add_num(l, "reused", ex->reused);
     add_num(l, "retried", ex->retried);
     add_str(l, "error", str_of(ex->err != ERR_OK ? err_info(ex->err)->token : ""));
+    add_str(l, "upstream", str_of(upool_name(ex->upstream->pool)));
     /* Most have none of these, and need not be told so in every line. */
     struct http_trace trace;
     if (http_trace_find(str_n(ex->head.p, ex->head.len), &trace)) {

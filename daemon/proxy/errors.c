@@ -9,8 +9,9 @@
 static bool
 repeats(const struct error_entry *old, const struct error_entry *e)
 {
-    return strcmp(old->token, e->token) == 0 && old->code == e->code &&
-           strcmp(old->user, e->user) == 0 && strcmp(old->detail, e->detail) == 0;
+    return strcmp(old->token, e->token) == 0 && old->upstream == e->upstream &&
+           old->code == e->code && strcmp(old->user, e->user) == 0 &&
+           strcmp(old->detail, e->detail) == 0;
 }
 
 void
@@ -35,6 +36,7 @@ ex_note_error(struct exchange *ex, const char *token, int status, int code, cons
     struct error_entry e = {
         .at = loop_now(ex->px->loop),
         .token = token,
+        .upstream = upool_name(ex->upstream->pool),
         .status = status,
         .code = code,
         .exchange = ex->id,

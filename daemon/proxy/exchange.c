@@ -3,6 +3,7 @@
  * bytes is in ex_up.c and ex_down.c, what goes wrong in ex_fail.c.
  */
 #include "proxy/proxy_impl.h"
+#include "proxy/route.h"
 
 #include "base/no_block.h"
 
@@ -644,6 +645,22 @@ ex_find_user(struct exchange *ex, const struct http_req *r, struct users_given *
     metric_inc(given->counter);
 }
 
+/* Which upstream it goes to. Everything that depends on that comes later. */
+static void LOOP_ONLY
+ex_route(struct exchange *ex)
+{
+    struct proxy *px = ex->px;
+    const struct door *door = ex->client->door;
+    if (LIKELY(px->upstream_count == 1))
+        return;
+    const struct route_facts f = {
+        .listener = door == NULL ? NULL : door->name,
+        .user = str_n(ex->ch.user, ex->ch.user_len),
+        .database = str_n(ex->ch.database, ex->ch.database_len),
+    };
+    ex->upstream = &px->upstreams[route_find(px->cfg, &f)];
+}
+
 /* Copies out of the scratch head all that is needed later. */
 static enum err LOOP_ONLY
 ex_take_head(struct exchange *ex, const struct http_req *r, const char **why)
@@ -658,6 +675,7 @@ ex_take_head(struct exchange *ex, const struct http_req *r, const char **why)
     ex->keep_replay = true; /* an empty body is held whole */
     struct users_given given;
     ex_find_user(ex, r, &given);
+    ex_route(ex); /* by the user it was given, if it was */
     enum err e = ex_compose_head(ex, r, &given);
     return e == ERR_OK ? recode_start(ex, r, why) : e;
 }

@@ -38,7 +38,9 @@ kill_end(struct kill *k, bool ok, const char *why)
     struct proxy *px = k->up->px;
     metric_inc_in(k->up->metrics, ok ? M_KILLS_OK : M_KILLS_FAILED);
     if (!ok) {
-        struct error_entry entry = {.at = loop_now(px->loop), .token = "kill_query_failed"};
+        struct error_entry entry = {.at = loop_now(px->loop),
+            .token = "kill_query_failed",
+            .upstream = upool_name(k->up->pool)};
         snprintf(entry.detail, sizeof entry.detail, "%s: %s", uaddr_text(k->at), why);
         errors_note(&px->errors, &entry);
         LOG_W("kill_query_failed address=%s why=\"%s\"", uaddr_text(k->at), why);

@@ -374,6 +374,12 @@ proxy_users_waiting(const struct proxy *px)
     return px->gates.queued;
 }
 
+size_t
+proxy_sessions_waiting_in(const struct proxy *px, size_t upstream)
+{
+    return sessions_waiting(px->upstreams[upstream].sessions);
+}
+
 bool
 proxy_is_draining(const struct proxy *px)
 {

@@ -39,8 +39,9 @@ struct sessions;
 
 struct error_entry { /* texts are terminated, and cut to fit */
     struct mono at;
-    const char *token; /* X-Chmux-Error, or a word of our own; static */
-    int status, code;  /* 0: none */
+    const char *token;    /* X-Chmux-Error, or a word of our own; static */
+    const char *upstream; /* its name; lives as long as the proxy */
+    int status, code;     /* 0: none */
     uint64_t exchange, client, times;
     char user[64], query_id[64], detail[192];
 };

@@ -130,6 +130,7 @@ view_of(const struct exchange *ex, char path[PROXY_VIEW_PATH])
         .query_id = str_n(ex->ch.query_id, ex->ch.query_id_len),
         .method = method_of(ex),
         .path = path_of(ex, path),
+        .upstream = upool_name(ex->upstream->pool),
         .address = ex->uc == NULL ? NULL : uaddr_text(uconn_addr(ex->uc)),
         .in_session = ex->session != NULL,
         .retried = ex->retried,
@@ -160,6 +161,7 @@ proxy_each_exchange(const struct proxy *px, proxy_exchange_fn fn, void *arg)
 
 struct each_waiter {
     const struct proxy *px;
+    const char *upstream;
     proxy_waiter_fn fn;
     void *arg;
     bool stopped;
@@ -176,6 +178,7 @@ on_waiter(void *arg, const struct upool_waiter *w, size_t round)
         .waits_for = ex == NULL       ? "kill query"
                      : w->pin != NULL ? "server"
                                       : "connection",
+        .upstream = each->upstream,
         .round = round,
         .waited_us = mono_diff_us(loop_now(each->px->loop), w->since),
     };
@@ -189,8 +192,10 @@ void
 proxy_each_waiter(const struct proxy *px, proxy_waiter_fn fn, void *arg)
 {
     struct each_waiter each = {.px = px, .fn = fn, .arg = arg};
-    for (size_t i = 0; i < px->upstream_count && !each.stopped; i++)
+    for (size_t i = 0; i < px->upstream_count && !each.stopped; i++) {
+        each.upstream = upool_name(px->upstreams[i].pool);
         upool_each_waiter(px->upstreams[i].pool, on_waiter, &each);
+    }
     if (each.stopped || proxy_sessions_waiting(px) + proxy_users_waiting(px) == 0)
         return;
     LIST_EACH (node, &px->exchanges) {
@@ -202,6 +207,7 @@ proxy_each_waiter(const struct proxy *px, proxy_waiter_fn fn, void *arg)
         struct proxy_waiter_view v = {
             .waits_for = in_session ? "session" : "user", .ex = view_of(ex, path)};
         v.waited_us = v.ex.age_us;
+        v.upstream = v.ex.upstream;
         if (!fn(arg, &v))
             return;
     }
@@ -328,6 +334,7 @@ proxy_each_error(const struct proxy *px, proxy_error_fn fn, void *arg)
             .exchange = e->exchange,
             .client = e->client,
             .times = e->times,
+            .upstream = e->upstream,
             .user = e->user,
             .query_id = e->query_id,
             .detail = e->detail,

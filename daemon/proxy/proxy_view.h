@@ -34,6 +34,7 @@ struct proxy_exchange_view {
     const char *state;
     struct str user, query_id; /* query_id empty: none */
     struct str method, path;
+    const char *upstream;
     const char *address; /* of the server; NULL: none yet */
     bool in_session, retried, answering;
     int status; /* of ClickHouse's answer; 0: none yet */
@@ -48,7 +49,8 @@ void proxy_each_exchange(const struct proxy *px, proxy_exchange_fn fn, void *arg
 
 struct proxy_waiter_view {
     const char *waits_for; /* "connection", "session", "user", "kill query", "server" (pinned) */
-    size_t round;          /* see upool_each_waiter(); 0 for sessions and users too */
+    const char *upstream;
+    size_t round; /* see upool_each_waiter(), in its upstream; 0 for sessions and users too */
     int64_t waited_us;
     struct proxy_exchange_view ex; /* id 0: it is no request, but a KILL QUERY of ours */
 };
@@ -89,12 +91,15 @@ struct proxy_error_view {
                            "kill_query_failed" */
     int status, code;   /* HTTP, ClickHouse; 0: none */
     uint64_t exchange, client, times;
+    const char *upstream;
     const char *user, *query_id, *detail; /* "" where there is none */
 };
 typedef bool (*proxy_error_fn)(void *arg, const struct proxy_error_view *v); /* on the loop */
 /* The last ones, newest first. */
 void proxy_each_error(const struct proxy *px, proxy_error_fn fn, void *arg) LOOP_ONLY;
 
+/* Of one upstream. */
+size_t proxy_sessions_waiting_in(const struct proxy *px, size_t upstream) LOOP_ONLY;
 /* false: no such exchange runs. */
 bool proxy_kill(struct proxy *px, uint64_t exchange) LOOP_ONLY;
 #endif

@@ -191,7 +191,7 @@ uaddr_succeeded(struct uaddr *a)
     a->state = UADDR_UP;
     a->leases = most_leases(a->ep->pool);
     timer_disarm(&a->probe_timer);
-    LOG_I("upstream_up address=%s", a->text);
+    LOG_I("upstream_up upstream=%s address=%s", a->ep->pool->name, a->text);
     update_gauges(a->ep->pool);
     upool_kick(a->ep->pool);
 }
@@ -207,7 +207,8 @@ uaddr_failed(struct uaddr *a, const char *why)
         backoff = cfg->eject_max;
     a->fails++;
     if (a->state == UADDR_UP || strcmp(a->why, why) != 0)
-        LOG_W("upstream_down host=%s address=%s why=\"%s\"", a->ep->url.host, a->text, why);
+        LOG_W("upstream_down upstream=%s host=%s address=%s why=\"%s\"", a->ep->pool->name,
+            a->ep->url.host, a->text, why);
     snprintf(a->why, sizeof a->why, "%s", why);
     if (a->state == UADDR_UP) {
         a->state = UADDR_EJECTED;
@@ -284,8 +285,8 @@ on_resolved(void *arg, const struct addr *addrs, size_t count, const char *why)
     } else {
         metric_inc_in(ep->pool->metrics, M_RESOLVES_FAILED);
         if (ep->resolve_fails == 0)
-            LOG_W("resolve_failed host=%s why=\"%s\"%s", ep->url.host, why,
-                ep->resolved ? " using=stale" : "");
+            LOG_W("resolve_failed upstream=%s host=%s why=\"%s\"%s", ep->pool->name, ep->url.host,
+                why, ep->resolved ? " using=stale" : "");
         if (ep->resolve_fails < 16)
             ep->resolve_fails++;
         int64_t backoff = (int64_t)RESOLVE_RETRY_MIN_US << ep->resolve_fails;

@@ -46,16 +46,19 @@ def test_admin_paths_are_not_served_to_clients(chmuxd, fake):
 def test_every_metric_of_the_table_is_shown(chmuxd, fake):
     c = chmuxd(fake().url)
     with open(METRIC_DEF) as f:
-        rows = re.findall(r'^(COUNTER|GAUGE|HISTOGRAM)\(\s*\w+,\s*"(\w+)"(?:,\s*"((?:[^"\\]|\\.)*)")?', f.read(), re.M)
+        rows = re.findall(r'^(UP_)?(COUNTER|GAUGE|HISTOGRAM)\(\s*\w+,\s*"(\w+)"(?:,\s*"((?:[^"\\]|\\.)*)")?', f.read(), re.M)
     assert len(rows) > 60
     r = c.admin("/metrics")
     assert r.header("Content-Type", "").startswith("text/plain")
     text = r.text
-    for kind, name, labels in rows:
+    for of_upstream, kind, name, labels in rows:
+        upstream = 'upstream="default"' if of_upstream else ""
         if kind == "HISTOGRAM":
-            assert f'{name}_bucket{{le="+Inf"}} ' in text and f"{name}_sum " in text and f"{name}_count " in text
+            alone, first = f"{{{upstream}}}" if upstream else "", upstream and upstream + ","
+            assert f'{name}_bucket{{{first}le="+Inf"}} ' in text
+            assert f"{name}_sum{alone} " in text and f"{name}_count{alone} " in text
             continue
-        labels = labels.replace('\\"', '"')
+        labels = ",".join(filter(None, (labels.replace('\\"', '"'), upstream)))
         assert re.search(rf"^{re.escape(name + ('{' + labels + '}' if labels else ''))} [\d.e+-]+$", text, re.M), (name, labels)
 
 

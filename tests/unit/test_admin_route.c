@@ -148,6 +148,14 @@ test_arguments(void **state)
     T_TRUE(ask(&root, "POST", "/api/v1/shutdown?now=1", "") && call.now);
     T_TRUE(ask(&root, "POST", "/api/v1/shutdown?now=0", "") && !call.now);
     T_TRUE(ask(&root, "GET", "/ready?upstream", "") && call.upstream);
+    T_ZEQ(call.upstream_name, "");
+    T_TRUE(ask(&root, "GET", "/ready?upstream=0", "") && !call.upstream);
+    T_TRUE(ask(&root, "GET", "/ready?upstream=dwh", "") && call.upstream);
+    T_ZEQ(call.upstream_name, "dwh");
+    T_TRUE(ask(&root, "POST", "/api/v1/pause?upstream=1", ""));
+    T_ZEQ(call.upstream_name, "1");
+    T_TRUE(ask(&root, "POST", "/api/v1/reconnect", ""));
+    T_ZEQ(call.upstream_name, "");
     static const char *const bad[][3] = {{"GET", "/api/v1/clients?limit=10001", "limit"},
         {"GET", "/api/v1/clients?limit=-1", "limit"}, {"GET", "/api/v1/clients?limit=", "limit"},
         {"GET", "/api/v1/clients?lim=1", "lim"}, {"GET", "/api/v1/status?limit=1", "limit"},

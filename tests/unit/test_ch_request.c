@@ -37,6 +37,34 @@ user_of(const char *target, const char *fields)
 }
 
 static void
+test_the_database_it_names(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *line, *fields, *want;
+    } cases[] = {
+        {"GET /?query=x&database=a%20b", "", "a b"},
+        {"GET /?d%61tabase=one&database=two", "", "one"},
+        {"GET /?database=one", "X-ClickHouse-Database: two\r\n", "two"},
+        {"GET /?database=one", "X-ClickHouse-Database:\r\n", "one"},
+        {"GET /?query=x", "x-clickhouse-DATABASE: d\r\n", "d"},
+        {"GET /?database=", "", ""},
+        {"GET /?databases=x&data=y", "", ""},
+        {"GET /ping", "", ""},
+    };
+    for (size_t i = 0; i < COUNT_OF(cases); i++) {
+        const struct ch_request *r = parse(cases[i].line, cases[i].fields);
+        T_STR(str_n(r->database, r->database_len), cases[i].want);
+    }
+    char line[CH_DB_MAX + 64] = "GET /?database=";
+    size_t at = strlen(line);
+    memset(line + at, 'x', CH_DB_MAX);
+    T_EQ(parse(line, "")->database_len, CH_DB_MAX);
+    line[at + CH_DB_MAX] = 'x'; /* no database has such a name, and a cut one would be another */
+    T_EQ(parse(line, "")->database_len, 0);
+}
+
+static void
 test_plain_query(void **state)
 {
     (void)state;
@@ -303,6 +331,7 @@ int
 main(void)
 {
     const struct CMUnitTest tests[] = {
+        TEST(test_the_database_it_names),
         TEST(test_plain_query),
         TEST(test_what_runs_sql),
         TEST(test_user_precedence),

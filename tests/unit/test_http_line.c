@@ -196,6 +196,7 @@ static const struct {
     {"X-ClickHouse-Key", HTTP_F_CH_KEY},
     {"X-ClickHouse-Query-Id", HTTP_F_CH_QUERY_ID},
     {"X-ClickHouse-Quota", HTTP_F_CH_QUOTA},
+    {"X-ClickHouse-Database", HTTP_F_CH_DATABASE},
     {"X-ClickHouse-SSL-Certificate-Auth", HTTP_F_CH_CERT_AUTH},
     {"X-ClickHouse-Progress", HTTP_F_CH_PROGRESS},
     {"X-ClickHouse-Exception-Code", HTTP_F_CH_EXCEPTION},
