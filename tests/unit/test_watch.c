@@ -50,7 +50,7 @@ set_of(const char *name)
 }
 
 /* Runs until the change is told. */
-static void
+static void LOOP_ONLY
 is_told(struct watch *w)
 {
     (void)w;
@@ -68,7 +68,7 @@ on_end(void *arg)
 }
 
 /* Nothing that was done before counts: the kernel has told of it by now, if it would. */
-static void
+static void LOOP_ONLY
 is_not_told(struct watch *w)
 {
     struct timer end;
