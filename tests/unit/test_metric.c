@@ -177,7 +177,7 @@ test_upstreams_are_counted_apart(void **state)
     T_EQ(times_in(text, "\nchmux_clients "), 1);
     T_EQ(times_in(text, "# TYPE chmux_request_seconds "), 1);
     free(text);
-    char name[8];
+    char name[16];
     for (int i = 2; i < METRIC_SETS; i++) {
         snprintf(name, sizeof(name), "u%d", i);
         T_EQ(metric_set_of(name), i);
