@@ -365,6 +365,7 @@ def test_allow_list(chmuxd, fake, tmp_path):
     assert status(("::1", c.addrs[1][1]), "::1").status == 403
     assert c.metric('chmux_refused_total{reason="not_allowed"}') == 2
 
+
 def test_reload_reads_secrets_and_keeps_count(chmuxd, fake, tmp_path):
     """A new secret and a higher limit hold from then on; who waits gets in; a broken one changes nothing."""
     gate = Gate()
@@ -394,6 +395,29 @@ def test_reload_reads_secrets_and_keeps_count(chmuxd, fake, tmp_path):
     assert up.wait_heads(3).header("Authorization") == basic("app", "new")[1]
     for k in clients:
         k.close()
+
+
+def test_a_secret_that_changes_by_itself_is_taken(chmuxd, fake, tmp_path):
+    """As Kubernetes renews it; a broken one leaves the old in force."""
+    up = fake()
+    c = chmuxd(up.url, config=write_config(tmp_path, {"app": {"password_file": "old"}}, "[chmux]\ndefault_user = app\n"))
+
+    def sent():
+        c.ask("GET", "/?query=SELECT+1")
+        return up.heads[-1][1].header("Authorization")
+
+    def replace(text):
+        (tmp_path / "fresh").write_text(text)
+        os.rename(tmp_path / "fresh", tmp_path / "app.password_file")
+
+    assert sent() == basic("app", "old")[1]
+    replace("")
+    c.wait_metric("chmux_files_last_success", 0)
+    assert sent() == basic("app", "old")[1]
+    replace("new")
+    wait_until(lambda: sent() == basic("app", "new")[1], what="the new password to be sent")
+    assert c.metric("chmux_files_last_success") == 1
+    assert c.metric("chmux_reloads_total") == 0
 
 
 @pytest.mark.parametrize("options,says", [
