@@ -9,7 +9,7 @@ UNIT_PACKAGES="libcmocka-dev zstd lz4 brotli clang libclang-rt-14-dev llvm clang
 # The system tests: real servers, proxies and clients (node and npm: ensure_npm; Go, if there is one).
 SYSTEM_PACKAGES="python3 python3-venv curl openssl haproxy clickhouse-server clickhouse-client
     php-cli php-curl nginx-light strace chromium-headless-shell systemd systemd-container debootstrap
-    zstd dpkg-dev file rpm prometheus mandoc tmux zsh"
+    zstd dpkg-dev file rpm prometheus mandoc tmux zsh iproute2"
 
 cache=${XDG_CACHE_HOME:-$HOME/.cache}/chmux
 

@@ -2,7 +2,7 @@
 
 Servers and certificates live for the whole run; every chmuxd made by the `chmuxd` factory is stopped and
 judged (exit code, sanitizer reports) at the end of its test. Markers: `slow` (over 10 s), `san` (worth
-running on an ASan or TSan build), `memory` (RSS limits; skipped on sanitizer builds)."""
+running on an ASan or TSan build), `loop` (not on a TSan build), `memory` (RSS limits; skipped on sanitizer builds)."""
 import contextlib
 import os
 import shutil
@@ -26,6 +26,7 @@ SUMMARY = []  # lines for the end of the run
 def pytest_configure(config):
     config.addinivalue_line("markers", "slow: takes over 10 s")
     config.addinivalue_line("markers", "san: worth running on a sanitizer build")
+    config.addinivalue_line("markers", "loop: all on chmuxd's event loop, so TSan has nothing to see that others do not show it")
     config.addinivalue_line("markers", "memory: limits on RSS, meaningless on a sanitizer build")
 
 

@@ -6,7 +6,7 @@ import pytest
 from helpers import OK, q
 from rig.http1 import RawClient, request
 
-pytestmark = pytest.mark.san
+pytestmark = [pytest.mark.san, pytest.mark.loop]
 
 
 def test_start_prints_one_line_per_bound_address(chmuxd, fake):

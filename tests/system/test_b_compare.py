@@ -4,7 +4,7 @@ import pytest
 import compare
 from compare_cases import CASES
 
-pytestmark = pytest.mark.san
+pytestmark = [pytest.mark.san, pytest.mark.loop]
 
 GROUPS = sorted({(s, c.covers or "requests") for c in CASES for s in c.servers})
 totals = {"requests": 0, "differences": 0}

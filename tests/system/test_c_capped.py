@@ -8,7 +8,7 @@ from rig.fake import Silent
 from rig.http1 import RawClient, ask, request
 from rig.wait import wait_until
 
-pytestmark = pytest.mark.san
+pytestmark = [pytest.mark.san, pytest.mark.loop]
 CONNECTIONS = "chmux_upstream_connections"
 
 

@@ -5,7 +5,7 @@ from helpers import CHUNKED, OK, chmux_error, chunk, fill_send_buffer, insert, p
 from rig.http1 import Closed, RawClient, request
 from rig.wait import wait_until
 
-pytestmark = pytest.mark.san
+pytestmark = [pytest.mark.san, pytest.mark.loop]
 LEN10 = b"HTTP/1.1 200 OK\r\nContent-Length: 10\r\nConnection: Keep-Alive\r\n\r\n"
 
 # What the upstream sends before it ends the connection: never a complete response.

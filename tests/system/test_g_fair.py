@@ -8,7 +8,7 @@ from helpers import OK, Background
 from rig.http1 import RawClient, request
 from rig.wait import wait_until
 
-pytestmark = pytest.mark.san
+pytestmark = [pytest.mark.san, pytest.mark.loop]
 
 
 class Turnstile:

@@ -6,7 +6,7 @@ from rig.fake import FakeUpstream, free_port, serve_ok
 from rig.http1 import request
 from rig.wait import wait_until
 
-pytestmark = pytest.mark.san
+pytestmark = [pytest.mark.san, pytest.mark.loop]
 IDLE = 'chmux_upstream_connections{state="idle"}'
 
 

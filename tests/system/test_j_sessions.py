@@ -7,7 +7,7 @@ from helpers import OK, Background, chmux_error, parallel
 from rig.http1 import RawClient, ask, request
 from rig.wait import wait_until
 
-pytestmark = pytest.mark.san
+pytestmark = [pytest.mark.san, pytest.mark.loop]
 
 
 def test_16_clients_in_one_session_with_a_temporary_table(server, through):

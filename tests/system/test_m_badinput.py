@@ -10,7 +10,7 @@ from rig.fake import free_port
 from rig.http1 import RawClient, request
 from rig.wait import wait_until
 
-pytestmark = pytest.mark.san
+pytestmark = [pytest.mark.san, pytest.mark.loop]
 H = b"POST / HTTP/1.1\r\nHost: x\r\n"
 
 # What chmux refuses though ClickHouse may not: whatever could make two readers see two different ends.

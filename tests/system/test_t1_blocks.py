@@ -13,7 +13,7 @@ from rig import chblocks
 from rig.chmuxd import binary
 from rig.http1 import ask
 
-pytestmark = pytest.mark.san
+pytestmark = [pytest.mark.san, pytest.mark.loop]
 MIB = 1 << 20
 ENCODINGS = {  # name: the byte on the wire, codec_cat's name, level
     "none": (chblocks.NONE, "blocks-none", 0),
