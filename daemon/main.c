@@ -42,6 +42,7 @@ struct daemon {
     struct reload *reload;
     struct notify notify;
     struct timer drain_timer, report_timer;
+    bool thread_left;  /* it still reads what main() would free */
     bool told_to_stop; /* the drain has a limit; told again, what runs is cut */
     int exit_code;
 };
@@ -353,7 +354,7 @@ shut_down(struct daemon *d)
     proxy_free(&d->proxy);
     upools_close(&d->pools);
     resolver_free(&d->resolver);
-    reload_free(&d->reload);
+    d->thread_left = !reload_free(&d->reload);
     timer_fini(&d->drain_timer);
     timer_fini(&d->report_timer);
     notify_fini(&d->notify);
@@ -406,6 +407,10 @@ run_daemon(struct config *cfg, const struct settings *settings, struct inherited
     if (d.loop != NULL) {
         thr_check_loop();
         code = run(&d);
+        if (d.thread_left) {
+            log_stop();
+            _exit(code);
+        }
     } else {
         fprintf(stderr, "chmuxd: cannot make an event loop: %s\n", strerror(errno));
     }

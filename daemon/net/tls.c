@@ -281,3 +281,9 @@ tls_was_resumed(const SSL *s)
 {
     return SSL_session_reused(s) == 1;
 }
+
+void
+tls_thread_end(void)
+{
+    OPENSSL_thread_stop();
+}

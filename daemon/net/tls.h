@@ -32,6 +32,9 @@ void tls_ctx_unref(struct tls_ctx **cp);
 MUST_USE SSL *tls_session(struct tls_ctx *c, int fd, const char *server_name);
 /* No close_notify is sent; nulls. A server's session too. */
 void tls_session_free(SSL **sp);
+/* Before a thread ends that made contexts: what OpenSSL keeps for it goes now, and not while the
+ * process ends beside it. */
+void tls_thread_end(void) ANY_THREAD;
 /* Was the finished handshake a resumption? */
 bool tls_was_resumed(const SSL *s);
 /* Why the handshake failed, in words a user can act on, from the verify result, the error queue and

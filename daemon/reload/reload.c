@@ -370,7 +370,8 @@ reload_new(const struct reload_parts *parts)
     r->aside = aside_new(r->p.loop);
     bool watching = watch_init(&r->watch, r->p.loop, on_files_changed, r);
     if (r->aside == NULL || !watching || !timer_reserve(&r->limit)) {
-        reload_free(&r);
+        bool alone = reload_free(&r);
+        CHECK(alone); /* there was no job yet */
         return NULL;
     }
     if (r->p.admin != NULL)
@@ -398,12 +399,12 @@ reload_start(struct reload *r)
         on_files_changed(r);
 }
 
-void
+bool
 reload_free(struct reload **rp)
 {
     struct reload *r = *rp;
     if (r == NULL)
-        return;
+        return true;
     *rp = NULL;
     if (r->job != NULL) { /* it reads the configuration still, and may do so for ever */
         r->job->orphan = *r->p.cfg;
@@ -412,9 +413,10 @@ reload_free(struct reload **rp)
     loop_undefer(&r->start_task);
     watch_fini(&r->watch);
     timer_fini(&r->limit);
-    aside_free(&r->aside);
+    bool alone = aside_free(&r->aside, RELOAD_END_US);
     config_changes_fini(&r->changes);
     buf_fini(&r->lines);
     buf_fini(&r->files_lines);
     mem_free(r);
+    return alone;
 }

@@ -21,6 +21,7 @@
 #include "reload/settings.h"
 
 #define RELOAD_LIMIT_US 30000000
+#define RELOAD_END_US   1000000 /* how long an exit waits for one */
 
 struct reload;
 struct reload_parts {
@@ -39,5 +40,7 @@ MUST_USE struct reload *reload_new(const struct reload_parts *parts) LOOP_ONLY;
 uint64_t reload_request(struct reload *r, const char *why) LOOP_ONLY;
 /* Begins to watch, and looks once whether files have changed since they were read at boot. */
 void reload_start(struct reload *r) LOOP_ONLY;
-void reload_free(struct reload **rp) LOOP_ONLY;
+/* Waits a moment for a reload that reads its files. false: it reads still, so what it was given must
+ * stay: the settings, what they point to. */
+MUST_USE bool reload_free(struct reload **rp) LOOP_ONLY;
 #endif

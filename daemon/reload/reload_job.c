@@ -1,5 +1,7 @@
 #include "reload/reload_job.h"
 
+#include "net/tls.h"
+
 /* not on the loop: the thread that prepares a reload */
 
 static void
@@ -18,11 +20,9 @@ watch_files(struct reload_job *job, const struct config *cfg)
         config_each_path(cfg, on_path, job->watch);
 }
 
-static void
-run(struct aside_job *aside)
+static void WORKER_ONLY
+prepare(struct reload_job *job)
 {
-    thr_check_worker();
-    struct reload_job *job = CONTAINER_OF(aside, struct reload_job, aside);
     char why[512];
     const struct config *cfg = job->now;
     if (!job->files_only) {
@@ -40,10 +40,19 @@ run(struct aside_job *aside)
 }
 
 static void
+run(struct aside_job *aside)
+{
+    thr_check_worker();
+    prepare(CONTAINER_OF(aside, struct reload_job, aside));
+    tls_thread_end();
+}
+
+static void
 drop(struct aside_job *aside)
 {
     struct reload_job *job = CONTAINER_OF(aside, struct reload_job, aside);
     reload_job_free(&job);
+    tls_thread_end();
 }
 
 struct reload_job *

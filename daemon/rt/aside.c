@@ -22,8 +22,16 @@ shared_new(void)
     struct aside_shared *s = mem_zalloc(sizeof *s);
     if (s == NULL)
         return NULL;
+    pthread_condattr_t attr;
     int rc = pthread_mutex_init(&s->lock, NULL);
     CHECK(rc == 0);
+    rc = pthread_condattr_init(&attr);
+    CHECK(rc == 0);
+    rc = pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
+    CHECK(rc == 0);
+    rc = pthread_cond_init(&s->left, &attr);
+    CHECK(rc == 0);
+    pthread_condattr_destroy(&attr);
     s->parties = 1;
     s->wake_fd = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
     if (s->wake_fd >= 0)
@@ -32,6 +40,8 @@ shared_new(void)
         return s;
     if (s->wake_fd >= 0)
         close(s->wake_fd);
+    rc = pthread_cond_destroy(&s->left);
+    CHECK(rc == 0);
     rc = pthread_mutex_destroy(&s->lock);
     CHECK(rc == 0);
     mem_free(s);
@@ -75,12 +85,12 @@ free_aside:
     return NULL;
 }
 
-void
-aside_free(struct aside **ap)
+bool
+aside_free(struct aside **ap, int64_t wait_us)
 {
     struct aside *a = *ap;
     if (a == NULL)
-        return;
+        return true;
     *ap = NULL;
     loop_io_del(&a->wake_io);
     /* Closed first: a job that ends later finds nobody and is dropped by its thread. */
@@ -90,8 +100,10 @@ aside_free(struct aside **ap)
         struct aside_job *job = CONTAINER_OF(item, struct aside_job, item);
         job->drop(job);
     }
+    bool alone = aside_wait(a->shared, wait_us);
     aside_leave(&a->shared);
     mem_free(a);
+    return alone;
 }
 
 static void

@@ -8,7 +8,7 @@
  *            it instead, on whichever thread is last, when nobody waits for it any more.
  * Threads    Loop only; the three functions of a job say where they run.
  * Bound      One job under way. Its thread ends with it.
- * Shutdown   aside_free() calls nobody back and does not wait for a job that hangs: the thread is
+ * Shutdown   aside_free() calls nobody back, and waits for a job, but not for ever: the thread is
  *            detached, and what it shares is freed by whoever leaves last.
  */
 #include "rt/bq.h"
@@ -29,7 +29,9 @@ struct aside_job { /* embed; zero, then fill the three */
 
 /* NULL: no memory or descriptors. */
 MUST_USE struct aside *aside_new(struct loop *l) LOOP_ONLY;
-void aside_free(struct aside **ap) LOOP_ONLY;
+/* Waits for the thread, at most so many microseconds. false: it runs still, and uses what its job
+ * points to. */
+MUST_USE bool aside_free(struct aside **ap, int64_t wait_us) LOOP_ONLY;
 /* done() comes later, never before this returns. false: one is under way, or there is no thread to
  * be had. */
 MUST_USE bool aside_start(struct aside *a, struct aside_job *job) LOOP_ONLY;

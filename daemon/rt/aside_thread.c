@@ -6,6 +6,25 @@
 
 /* not on the loop: this is the job's thread */
 
+bool
+aside_wait(struct aside_shared *s, int64_t us)
+{
+    struct timespec until;
+    int rc = clock_gettime(CLOCK_MONOTONIC, &until);
+    CHECK(rc == 0);
+    int64_t ns = until.tv_nsec + us % 1000000 * 1000;
+    until.tv_sec += us / 1000000 + ns / 1000000000;
+    until.tv_nsec = ns % 1000000000;
+    rc = pthread_mutex_lock(&s->lock);
+    CHECK(rc == 0);
+    while (s->parties > 1 && rc == 0)
+        rc = pthread_cond_timedwait(&s->left, &s->lock, &until);
+    bool alone = s->parties == 1;
+    rc = pthread_mutex_unlock(&s->lock);
+    CHECK(rc == 0);
+    return alone;
+}
+
 void
 aside_leave(struct aside_shared **sp)
 {
@@ -14,12 +33,16 @@ aside_leave(struct aside_shared **sp)
     int rc = pthread_mutex_lock(&s->lock);
     CHECK(rc == 0);
     int left = --s->parties;
+    rc = pthread_cond_signal(&s->left);
+    CHECK(rc == 0);
     rc = pthread_mutex_unlock(&s->lock);
     CHECK(rc == 0);
     if (left > 0)
         return;
     bq_free(&s->done);
     close(s->wake_fd);
+    rc = pthread_cond_destroy(&s->left);
+    CHECK(rc == 0);
     rc = pthread_mutex_destroy(&s->lock);
     CHECK(rc == 0);
     mem_free(s);
