@@ -9,7 +9,8 @@ import tempfile
 
 import pytest
 
-from helpers import Background, INSERT, OK, chmux_error, parallel, q
+from helpers import Background, INSERT, OK, chmux_error, chunk, parallel, q
+from recode import encode, mine
 from rig import http1
 from rig.http1 import RawClient, ask, request
 from rig.wait import wait_until
@@ -141,17 +142,24 @@ def test_pipes_are_shown_while_a_body_is_recoded(control, fake, gate):
     g = gate()
 
     def script(conn):
-        h = conn.head()
-        conn.send(b"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nTransfer-Encoding: chunked\r\n\r\n")
-        assert h is not None
-        g.wait(60)
+        while (h := mine(conn)) is not None:
+            conn.body(h)
+            part = encode("gzip", b"1\n" * 1000)
+            conn.send(b"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nTransfer-Encoding: chunked\r\n\r\n" + chunk(part))
+            conn.stall(g)
+            conn.send(b"0\r\n\r\n")
 
     c = control(fake(script).url, upstream__response_compression="gzip")
     with c.client() as client:
-        client.send(b"GET /?query=SELECT+1&enable_http_compression=1 HTTP/1.1\r\nHost: x\r\n\r\n")
-        pipes = wait_until(lambda: get(c, "pipes")["pipes"] or get(c, "exchanges")["exchanges"])
+        client.send(request("GET", "/?query=SELECT+1&query_id=recode-shown"))
+        client.until(b"1\n" * 1000)
+        pipe, = get(c, "pipes")["pipes"]
+        assert pipe["exchange"] == get(c, "exchanges")["exchanges"][0]["id"]
+        assert (pipe["direction"], pipe["decode"], pipe["encode"]) == ("response", "gzip", None), pipe
+        assert pipe["state"] == "open" and pipe["out_bytes"] == 2000 and 0 < pipe["in_bytes"] < 2000
         g.set()
-    assert pipes
+        client.until(b"0\r\n\r\n")
+    assert not get(c, "pipes")["pipes"]
 
 
 def test_errors_are_kept_newest_first_and_bounded(control, fake):
