@@ -40,7 +40,7 @@ MUST_USE struct reload *reload_new(const struct reload_parts *parts) LOOP_ONLY;
 uint64_t reload_request(struct reload *r, const char *why) LOOP_ONLY;
 /* Begins to watch, and looks once whether files have changed since they were read at boot. */
 void reload_start(struct reload *r) LOOP_ONLY;
-/* Waits a moment for a reload that reads its files. false: it reads still, so what it was given must
- * stay: the settings, what they point to. */
+/* Waits a moment for a reload that reads its files. false: it reads still, so what it was given
+ * must stay: the settings, what they point to. */
 MUST_USE bool reload_free(struct reload **rp) LOOP_ONLY;
 #endif
