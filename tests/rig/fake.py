@@ -114,30 +114,35 @@ class Conn:
         del self.buf[:n]
         return out
 
+    def line(self):
+        """The next line without its end; None when the peer closes first."""
+        while b"\r\n" not in self.buf:
+            if not self._fill():
+                return None
+        line, _, rest = bytes(self.buf).partition(b"\r\n")
+        self.buf = bytearray(rest)
+        return line
+
+    def chunk(self):
+        """The next chunk of a chunked body, b"" at its last; None when the peer closes first."""
+        line = self.line()
+        size = None if line is None else int(line.split(b";")[0], 16)
+        if not size:
+            return None if size is None else b""
+        data = self.take(size + 2)
+        return None if data is None else data[:-2]
+
     def body(self, head):
         """The body of a request, de-chunked; None when it was cut."""
         if (head.header("Transfer-Encoding") or "").lower() == "chunked":
             out = bytearray()
-            while True:
-                while b"\r\n" not in self.buf:
-                    if not self._fill():
-                        return None
-                line, _, rest = bytes(self.buf).partition(b"\r\n")
-                self.buf = bytearray(rest)
-                size = int(line.split(b";")[0], 16)
-                if size == 0:
-                    while True:  # trailers
-                        while b"\r\n" not in self.buf:
-                            if not self._fill():
-                                return None
-                        line, _, rest = bytes(self.buf).partition(b"\r\n")
-                        self.buf = bytearray(rest)
-                        if not line:
-                            return bytes(out)
-                part = self.take(size + 2)
-                if part is None:
-                    return None
-                out += part[:-2]
+            while part := self.chunk():
+                out += part
+            while part is not None:  # trailers
+                part = self.line()
+                if part == b"":
+                    return bytes(out)
+            return None
         return self.take(int(head.header("Content-Length") or 0))
 
     def request(self):

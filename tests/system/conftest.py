@@ -8,6 +8,7 @@ import os
 import shutil
 import signal
 import sys
+import tempfile
 import threading
 
 import pytest
@@ -15,6 +16,7 @@ import pytest
 sys.path.insert(0, os.path.join(os.path.dirname(os.path.abspath(__file__)), ".."))
 pytest.register_assert_rewrite("helpers", "compare", "installs", "loopers", "recode")
 
+from helpers import OK  # noqa: E402
 from installs import HERE, INSTALL_LIMIT_S, installed, run  # noqa: E402
 from rig import chmuxd as chmuxd_rig  # noqa: E402
 from rig import clickhouse, fake as fake_rig, relay as relay_rig, tls as tls_rig  # noqa: E402
@@ -254,3 +256,33 @@ def gate():
     yield make
     for g in gates:
         g.set()
+
+
+@pytest.fixture
+def folder():
+    """One that other users can enter, unlike tmp_path."""
+    made = tempfile.mkdtemp(prefix="chmux-")
+    os.chmod(made, 0o777)
+    yield made
+    shutil.rmtree(made)
+
+
+@pytest.fixture
+def control(folder, chmuxd):
+    """control(upstream, **options): a chmuxd with a unix admin socket."""
+    return lambda upstream, **kw: chmuxd(upstream, admin=f"unix:{folder}/admin.sock", **kw)
+
+
+@pytest.fixture
+def held(fake, gate):
+    """An upstream whose answers wait for held.gate."""
+    g = gate()
+
+    def script(conn):
+        while conn.request() is not None:
+            g.wait(60)
+            conn.send(OK)
+
+    up = fake(script)
+    up.gate = g
+    return up

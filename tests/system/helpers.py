@@ -1,12 +1,17 @@
 """Small things many tests share."""
+import os
 import socket
 import threading
 from urllib.parse import urlencode
+
+import pytest
 
 from rig.http1 import request
 
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\nConnection: Keep-Alive\r\n\r\nok\n"
 CHUNKED = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\nConnection: Keep-Alive\r\n\r\n"
+
+needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
 
 
 def q(sql, **params):

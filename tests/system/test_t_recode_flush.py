@@ -63,21 +63,12 @@ class Drain:
     def serve(self, conn, h):
         self.head = h
         decoder = Incremental(self.coding)
-        while True:
-            while b"\r\n" not in conn.buf:
-                if not conn._fill():
-                    return
-            line, _, rest = bytes(conn.buf).partition(b"\r\n")
-            conn.buf = bytearray(rest)
-            size = int(line, 16)
-            data = conn.take(size + 2)
-            if data is None:
-                return
-            if size == 0:
-                break
+        while data := conn.chunk():
             with self.changed:
-                self.plain += decoder.feed(data[:-2])
+                self.plain += decoder.feed(data)
                 self.changed.notify_all()
+        if data is None or conn.line() is None:
+            return
         self.whole = True
         conn.send(OK)
 

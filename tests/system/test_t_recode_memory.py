@@ -73,22 +73,13 @@ class Counting:
             return
         conn.stall(self.gate)
         decoder = Incremental(self.coding)
-        while True:
-            while b"\r\n" not in conn.buf:
-                if not conn._fill():
-                    return
-            line, _, rest = bytes(conn.buf).partition(b"\r\n")
-            conn.buf = bytearray(rest)
-            size = int(line, 16)
-            data = conn.take(size + 2)
-            if data is None:
-                return
-            if size == 0:
-                break
-            for i in range(0, size, 1024):  # a kilobyte may be a megabyte of zeros
-                out = decoder.feed(data[i : min(i + 1024, size)])
+        while data := conn.chunk():
+            for i in range(0, len(data), 1024):  # a kilobyte may be a megabyte of zeros
+                out = decoder.feed(data[i : i + 1024])
                 self.plain += len(out)
                 self.zeros &= out.count(0) == len(out)
+        if data is None or conn.line() is None:
+            return
         self.whole = True
         conn.send(OK)
 

@@ -3,13 +3,11 @@ import json
 import os
 import re
 import select
-import shutil
 import subprocess
-import tempfile
 
 import pytest
 
-from helpers import Background, INSERT, OK, chmux_error, chunk, parallel, q
+from helpers import Background, INSERT, OK, chmux_error, chunk, needs_root, parallel, q
 from recode import encode, mine
 from rig import http1
 from rig.http1 import RawClient, ask, request
@@ -17,22 +15,6 @@ from rig.wait import wait_until
 
 pytestmark = pytest.mark.san
 NOBODY = 65534
-needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
-
-
-@pytest.fixture
-def folder():
-    """One that other users can enter, unlike tmp_path."""
-    made = tempfile.mkdtemp(prefix="chmux-")
-    os.chmod(made, 0o777)
-    yield made
-    shutil.rmtree(made)
-
-
-@pytest.fixture
-def control(folder, chmuxd):
-    """control(upstream, **options): a chmuxd with a unix admin socket."""
-    return lambda upstream, **kw: chmuxd(upstream, admin=f"unix:{folder}/admin.sock", **kw)
 
 
 def api(c, method, what, *headers, body=None):
@@ -53,22 +35,6 @@ def post(c, what, status=200):
     r = api(c, "POST", what)
     assert r.status == status and r.complete, r
     return json.loads(r.body)
-
-
-def holding(gate_, conn):
-    """A script: answers one request after another, each once the gate is open."""
-    while (got := conn.request()) is not None:
-        gate_.wait(60)
-        conn.send(OK)
-
-
-@pytest.fixture
-def held(fake, gate):
-    """An upstream whose answers wait for held.gate."""
-    g = gate()
-    up = fake(lambda conn: holding(g, conn))
-    up.gate = g
-    return up
 
 
 # ---- what is shown

@@ -1,5 +1,5 @@
 """v: the service manager's protocols, with a stand-in for systemd: readiness, watchdog, socket activation. The real
-one: test_v_systemd_real.py. Restarts that nobody notices: test_v_restart.py."""
+one: test_v_package.py. Restarts that nobody notices: test_v_restart.py."""
 import os
 import signal
 import socket

@@ -7,18 +7,16 @@ import shutil
 import signal
 import socket
 import subprocess
-import tempfile
 import threading
 
 import pytest
 
-from helpers import Background, OK, q
+from helpers import Background, needs_root, q
 from rig import chmuxd as chmuxd_rig
 from rig.clickhouse import die_with_parent
 from rig.wait import wait_until
 
 NOBODY = 65534
-needs_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
 LISTS = ["clients", "exchanges", "pool", "endpoints", "queue", "users", "pipes", "config", "errors", "memory"]
 
 
@@ -53,35 +51,6 @@ def rows(text):
     head = max(i for i, line in enumerate(lines) if re.match(r"^ *[A-Z]+( |$)", line))
     names = re.split(r"  +", lines[head].strip())
     return [dict(zip(names, re.split(r"  +", line.strip()))) for line in lines[head + 1:]]
-
-
-@pytest.fixture
-def folder():
-    """One that other users can enter, unlike tmp_path."""
-    made = tempfile.mkdtemp(prefix="chmux-")
-    os.chmod(made, 0o777)
-    yield made
-    shutil.rmtree(made)
-
-
-@pytest.fixture
-def control(folder, chmuxd):
-    return lambda upstream, **kw: chmuxd(upstream, admin=f"unix:{folder}/admin.sock", **kw)
-
-
-@pytest.fixture
-def held(fake, gate):
-    """An upstream whose answers wait for held.gate."""
-    g = gate()
-
-    def script(conn):
-        while conn.request() is not None:
-            g.wait(60)
-            conn.send(OK)
-
-    up = fake(script)
-    up.gate = g
-    return up
 
 
 # ---- against a real chmuxd

@@ -9,7 +9,7 @@ import pytest
 from helpers import Background, q
 from rig.clickhouse import die_with_parent
 from rig.wait import wait_until
-from test_w_chmux import LISTS, control, folder, held, http, liar, says, tool  # noqa: F401  fixtures
+from test_w_chmux import LISTS, http, liar, says, tool  # noqa: F401  fixtures
 
 ROOT = os.path.join(os.path.dirname(os.path.abspath(__file__)), "../..")
 COMPLETIONS = os.path.join(ROOT, "conf/completions")

@@ -136,21 +136,6 @@ def test_a_bad_reload_changes_nothing(reloading, fake, spoil, why):
 
 
 # ---- each option that can be reloaded takes effect
-def holding(gate_, conn):
-    """A script: answers one request after another, each once the gate is open."""
-    while (got := conn.request()) is not None:
-        gate_.wait(60)
-        conn.send(OK)
-
-
-@pytest.fixture
-def held(fake, gate):
-    g = gate()
-    up = fake(lambda conn: holding(g, conn))
-    up.gate = g
-    return up
-
-
 def test_pool_and_queue_sizes(reloading, held):
     c, file = reloading(held.url, upstream__pool_size=4, upstream__queue_size=0)
     running = [Background(lambda: c.ask("GET", q("SELECT 1"))) for _ in range(4)]
