@@ -1,8 +1,7 @@
 #include "proxy/proxy.h"
 
-#include <sched.h>
-
 #include "proxy/proxy_impl.h"
+#include "rt/cores.h"
 
 #include "base/no_block.h"
 
@@ -63,16 +62,12 @@ on_drain_min(void *arg)
     proxy_check_drained(px);
 }
 
-/* auto: the cores this process may use, at most WORKERS_AUTO_MAX. */
 static size_t
 worker_threads(const struct config *cfg)
 {
-    cpu_set_t set;
     if (cfg->chmux.workers != CONFIG_AUTO)
         return (size_t)cfg->chmux.workers;
-    if (sched_getaffinity(0, sizeof set, &set) != 0)
-        return 1;
-    return size_min((size_t)CPU_COUNT(&set), WORKERS_AUTO_MAX);
+    return size_min(cores_usable(), WORKERS_AUTO_MAX);
 }
 
 static void

@@ -149,6 +149,49 @@ def test_chmuxd_runs_as_the_manifest_says(name, cleanup, terminator, pki, ch26):
         assert c.wait_exit() == 0
 
 
+@pytest.fixture
+def limited():
+    """limited(microseconds of 100,000): a command that runs what follows under such a CPU limit, as a container's."""
+    folders = []
+
+    def make(quota):
+        for root, name, text in (("/sys/fs/cgroup", "cpu.max", f"{quota} 100000"), ("/sys/fs/cgroup/cpu", "cpu.cfs_quota_us", str(quota))):
+            folder = f"{root}/chmux-test-{os.getpid()}-{quota}"
+            if not os.path.exists(f"{root}/cgroup.procs"):
+                continue  # no cgroup, only a folder of them
+            try:
+                os.mkdir(folder)
+                folders.append(folder)
+                with open(f"{folder}/{name}", "r+") as f:
+                    f.write(text)
+            except OSError:
+                continue
+            return ["sh", "-c", 'echo $$ >"$0/cgroup.procs" && exec "$@"', folder]
+        pytest.skip("no cgroup with a CPU limit can be made here")
+
+    yield make
+    for folder in folders:
+        wait_until(lambda: _removed(folder), what="the group's processes to be gone")
+
+
+def _removed(folder):
+    try:
+        os.rmdir(folder)
+    except OSError:
+        return False
+    return True
+
+
+@pytest.mark.skipif(len(os.sched_getaffinity(0)) < 2, reason="with one core there is nothing to limit")
+@pytest.mark.parametrize("quota, workers", [(50000, 1), (100000, 1), (150000, 2)])
+def test_a_cpu_limit_counts_for_workers(limited, cleanup, fake, quota, workers):
+    c = cleanup.add(Chmuxd(fake().url, prefix=limited(quota), chmux__inline_limit=0, upstream__request_compression="zstd",
+                           upstream__compression_min_size=0))
+    assert c.ask("POST", "/?query=INSERT+INTO+t+FORMAT+TSV", (), b"1\n" * 50000).status == 200
+    assert c.metric("chmux_workers") == workers
+    c.stop()
+
+
 # ---- the image
 def test_the_image_has_every_library_that_is_needed():
     with open(os.path.join(FOLDER, "Containerfile")) as f:
