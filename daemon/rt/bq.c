@@ -63,6 +63,18 @@ wake(int fd)
     CHECK(n == (ssize_t)sizeof(one) || errno == EAGAIN);
 }
 
+static void
+push_locked(struct bq *q, struct bq_item *it)
+{
+    it->next = NULL;
+    if (q->head == NULL)
+        q->head = it;
+    else
+        q->tail->next = it;
+    q->tail = it;
+    q->count++;
+}
+
 enum bq_result
 bq_try_push(struct bq *q, struct bq_item *it)
 {
@@ -76,14 +88,8 @@ bq_try_push(struct bq *q, struct bq_item *it)
     } else if (q->count == q->cap_items) {
         result = BQ_FULL;
     } else {
-        it->next = NULL;
         edge = q->head == NULL;
-        if (edge)
-            q->head = it;
-        else
-            q->tail->next = it;
-        q->tail = it;
-        q->count++;
+        push_locked(q, it);
         /* One item, one sleeper: the others stay asleep. Signalled under the lock, since a popper
          * may free the queue as soon as it has this item and the lock is free. */
         MUST(pthread_cond_signal(&q->not_empty));
@@ -115,6 +121,17 @@ bq_pop_wait(struct bq *q)
     while (q->head == NULL && !q->closed)
         MUST(pthread_cond_wait(&q->not_empty, &q->lock));
     struct bq_item *it = pop_locked(q);
+    MUST(pthread_mutex_unlock(&q->lock));
+    return it;
+}
+
+struct bq_item *
+bq_rotate(struct bq *q, struct bq_item *it)
+{
+    MUST(pthread_mutex_lock(&q->lock));
+    if (!q->closed)
+        push_locked(q, it);
+    it = pop_locked(q);
     MUST(pthread_mutex_unlock(&q->lock));
     return it;
 }

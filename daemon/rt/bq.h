@@ -31,6 +31,11 @@ void bq_free(struct bq **qp) ANY_THREAD;
 MUST_USE enum bq_result bq_try_push(struct bq *q, struct bq_item *it) ANY_THREAD;
 /* Oldest item, owned; sleeps while empty; NULL once closed and empty. */
 MUST_USE struct bq_item *bq_pop_wait(struct bq *q) WORKER_ONLY;
+/* As a push and then a pop: the oldest item, owned, which is `it` itself when nothing waits. One
+ * for one, so it is never refused for want of room and nobody is woken: who takes `it` out of turn
+ * later is whom the push of the item returned has woken. Closed: `it` stays with the caller, and
+ * the oldest of those left, or NULL, is returned. Never sleeps. */
+MUST_USE struct bq_item *bq_rotate(struct bq *q, struct bq_item *it) ANY_THREAD;
 /* Oldest item, owned; NULL: none now. Never sleeps. */
 MUST_USE struct bq_item *bq_try_pop(struct bq *q) ANY_THREAD;
 /* All items, oldest first, linked by next, owned; NULL if none. Never sleeps. */

@@ -159,8 +159,9 @@ void pipe_enqueue(struct pipe *p) ANY_THREAD;
 bool pipe_output_low_locked(const struct pipe *p) ANY_THREAD;
 bool pipe_input_low_locked(const struct pipe *p) ANY_THREAD;
 
-/* One step of a pipe that is QUEUED. */
-void pipe_step(struct pipe *p) ANY_THREAD;
+/* One step of a pipe that is QUEUED and that the caller took from the run queue. true: it is QUEUED
+ * again and still the caller's, who gives it back. */
+MUST_USE bool pipe_step(struct pipe *p) ANY_THREAD;
 /* One step of a pipe that the loop has moved to RUNNING, with the bound of inline work and without
  * a wake-up. */
 void pipe_step_inline(struct pipe *p) LOOP_ONLY;

@@ -579,7 +579,8 @@ result_of(const struct chain *c)
     return c->cut ? PIPE_CUT : PIPE_ENDED;
 }
 
-static void
+/* true: it is QUEUED now, which nobody but the caller knows of. */
+MUST_USE static bool
 step_end(struct pipe *p, struct step *s, enum turn t, int64_t took_us)
 {
     struct blk *rest = NULL, *cur = NULL, *held = NULL;
@@ -602,16 +603,15 @@ step_end(struct pipe *p, struct step *s, enum turn t, int64_t took_us)
     pipe_goto_locked(p, to);
     pipe_unlock(p);
     /* From here on p is only touched as far as the state or the claim keep it. */
-    if (to == PS_QUEUED)
-        pipe_enqueue(p);
     if (tell)
         pipe_tell(p);
     blk_put_all(rest);
     blk_put(&cur);
     blk_put(&held);
+    return to == PS_QUEUED;
 }
 
-static void
+static bool
 step(struct pipe *p, struct step *s)
 {
     struct mono begin = mono_now();
@@ -620,10 +620,10 @@ step(struct pipe *p, struct step *s)
         t = turn(p, s);
     while (t == TURN_ON);
     out_publish(p, s);
-    step_end(p, s, t, mono_diff_us(mono_now(), begin));
+    return step_end(p, s, t, mono_diff_us(mono_now(), begin));
 }
 
-void
+bool
 pipe_step(struct pipe *p)
 {
     OBJ_CHECK(p, PIPE_MAGIC);
@@ -641,9 +641,9 @@ pipe_step(struct pipe *p)
     if (tell)
         pipe_tell(p);
     if (closed)
-        return;
+        return false;
     struct step s = {.in_left = PIPE_STEP, .mid_left = PIPE_STEP, .out_left = PIPE_STEP};
-    step(p, &s);
+    return step(p, &s);
 }
 
 void
@@ -653,5 +653,6 @@ pipe_step_inline(struct pipe *p)
         .mid_left = PIPE_INLINE_OUT,
         .out_left = PIPE_INLINE_OUT,
         .quiet = true};
-    step(p, &s);
+    if (step(p, &s))
+        pipe_enqueue(p);
 }

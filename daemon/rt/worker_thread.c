@@ -14,9 +14,13 @@ worker_main(void *arg)
     thr_check_worker();
     struct workers *w = arg;
     (void)pthread_setname_np(pthread_self(), "chmux-codec"); /* for ps only */
-    struct bq_item *it;
-    while ((it = bq_pop_wait(w->todo)) != NULL)
-        pipe_step(CONTAINER_OF(it, struct pipe, run));
+    struct bq_item *it = bq_pop_wait(w->todo);
+    while (it != NULL) {
+        /* While no other pipe waits, the same one stays here: another worker would be woken for
+         * each step, and find the codec's memory in this one's cache. */
+        bool again = pipe_step(CONTAINER_OF(it, struct pipe, run));
+        it = again ? bq_rotate(w->todo, it) : bq_pop_wait(w->todo);
+    }
     return NULL;
 }
 

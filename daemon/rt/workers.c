@@ -42,7 +42,9 @@ on_wake(void *arg, unsigned events)
     more |= w->batch != NULL;
     struct bq_item *it = w->spec.threads == 0 ? bq_try_pop(w->todo) : NULL;
     if (it != NULL) {
-        pipe_step(CONTAINER_OF(it, struct pipe, run));
+        struct pipe *p = CONTAINER_OF(it, struct pipe, run);
+        if (pipe_step(p))
+            pipe_enqueue(p);
         more = true;
     }
     if (more)

@@ -214,6 +214,35 @@ test_try_pop_never_sleeps(void **state)
     close(fd);
 }
 
+/* One for one: the oldest for the one given, which is itself when nothing waits; in a full queue
+ * too, without an edge; after the close nothing goes in any more. */
+static void
+test_rotate_gives_one_for_one(void **state)
+{
+    (void)state;
+    thr_check_loop();
+    int fd = eventfd(0, EFD_NONBLOCK | EFD_CLOEXEC);
+    struct bq *q = bq_new(2, fd);
+    struct bq_item a = {0}, b = {0}, c = {0};
+    T_TRUE(bq_rotate(q, &a) == &a && a.next == NULL);
+    T_TRUE(bq_rotate(q, &a) == &a);
+    T_TRUE(bq_try_pop(q) == NULL);
+    T_EQ(edges(fd), 0);
+    T_EQ(bq_try_push(q, &a), BQ_OK);
+    T_TRUE(bq_rotate(q, &b) == &a && a.next == NULL);
+    T_EQ(bq_try_push(q, &c), BQ_OK);
+    T_EQ(edges(fd), 1);
+    T_TRUE(bq_rotate(q, &a) == &b); /* full: b, c */
+    T_EQ(edges(fd), 0);
+    T_EQ(bq_try_push(q, &b), BQ_FULL);
+    bq_close(q);
+    T_TRUE(bq_rotate(q, &b) == &c);
+    T_TRUE(bq_rotate(q, &b) == &a);
+    T_TRUE(bq_rotate(q, &b) == NULL);
+    bq_free(&q);
+    close(fd);
+}
+
 /* bq_close() wakes all sleepers, and each gets NULL. */
 static void
 test_close_wakes_all_sleepers(void **state)
@@ -255,6 +284,7 @@ main(void)
         TEST(test_hand_over_is_ordered),
         TEST(test_pop_is_fifo),
         TEST(test_try_pop_never_sleeps),
+        TEST(test_rotate_gives_one_for_one),
         TEST(test_close_wakes_all_sleepers),
         TEST(test_no_memory),
     };
