@@ -1,6 +1,8 @@
 """The rows about compression: what the pipes cost, what they save, and whom they disturb."""
 import os
 import statistics
+import threading
+from concurrent.futures import ThreadPoolExecutor
 
 import procs
 from data import DATA, SERVER_LEVEL, bare
@@ -134,6 +136,7 @@ def wire_add(table, line, coding, count, wrong):
 CPU_COLUMNS = [
     Column("total", "chmux CPU s/GB", "low", 3), Column("workers", "of it workers", None, 3),
     Column("moving", "moving alone", None, 3), Column("bare", "library alone", None, 3),
+    Column("beside", "library beside a transfer", None, 3),
     Column("ratio", "(chmux - moving) / library", "low", 2),
     Column("inside", "workers / library", "low", 2)]
 
@@ -169,7 +172,8 @@ def recode_cpu_one(table, pair, direction, coding, plain, coded, repeat):
             pair.fetch(0, repeat=repeat, expect=plain_bytes * repeat, header=OFF)
         def pass_coded():
             pair.fetch(1, repeat=repeat, expect=coded_bytes * repeat, header=[accept, OFF])
-        alone = bare("decode", coding, coded, repeat=repeat)
+        def library():
+            return bare("decode", coding, coded, repeat=repeat)
     else:
         checked_send(pair, plain, 0)
         def recode():
@@ -178,7 +182,9 @@ def recode_cpu_one(table, pair, direction, coding, plain, coded, repeat):
             pair.send(plain, repeat=repeat, header=OFF)
         def pass_coded():
             pair.send(coded, repeat=repeat, header=OFF)
-        alone = bare("encode", coding, plain, repeat=repeat)
+        def library():
+            return bare("encode", coding, plain, repeat=repeat)
+    alone, disturbed = library(), while_running(pass_plain, library)
     costs = []
     for one in (recode, pass_plain, pass_coded):
         with ThreadWindow(pair.proxy) as cpu:
@@ -188,8 +194,25 @@ def recode_cpu_one(table, pair, direction, coding, plain, coded, repeat):
     moving = (costs[1].ns + costs[2].ns) / 2
     table.add("%s %s" % (coding, direction), total=costs[0].ns / 1e9 / gb,
               workers=costs[0].worker_ns / 1e9 / gb, moving=moving / 1e9 / gb,
-              bare=alone["cpu_ns"] / 1e9 / gb, ratio=(costs[0].ns - moving) / alone["cpu_ns"],
+              bare=alone["cpu_ns"] / 1e9 / gb, beside=disturbed["cpu_ns"] / 1e9 / gb,
+              ratio=(costs[0].ns - moving) / alone["cpu_ns"],
               inside=costs[0].worker_ns / alone["cpu_ns"])
+
+
+def while_running(again, what):
+    """The figures of what() while again() runs over and over beside it."""
+    over = threading.Event()
+    def keep_on():
+        while not over.is_set():
+            again()
+    with ThreadPoolExecutor(1) as pool:
+        running = pool.submit(keep_on)
+        try:
+            figures = what()
+        finally:
+            over.set()
+        running.result()
+    return figures
 
 
 def checked_send(pair, path, place):
