@@ -110,15 +110,15 @@ next_name(struct walk *w, char name[NAME_MAX + 1])
 static bool
 follow_link(struct walk *w, const char *link)
 {
-    char to[PATH_MAX], rest[PATH_MAX];
-    ssize_t n = readlink(link, to, sizeof to - 1);
-    if (n <= 0 || ++w->links > LINKS_MAX)
+    size_t left = strlen(w->rest) + 1, room = sizeof w->rest - left;
+    char *kept = w->rest + room;
+    memmove(kept, w->rest, left);
+    ssize_t n = readlink(link, w->rest, room);
+    if (n <= 0 || (size_t)n >= room || ++w->links > LINKS_MAX)
         return false;
-    to[n] = '\0';
-    if (!set_text(rest, to, "/", w->rest))
-        return false;
-    memcpy(w->rest, rest, sizeof rest);
-    if (to[0] == '/')
+    w->rest[n] = '/';
+    memmove(w->rest + n + 1, kept, left);
+    if (w->rest[0] == '/')
         return set_text(w->at, "/", "", "");
     return true;
 }
