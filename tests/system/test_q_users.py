@@ -273,7 +273,7 @@ def test_max_in_flight_holds_others_back_without_a_connection(chmuxd, fake, tmp_
     for k in busy + others + late:
         assert k.response().status == 200
         k.close()
-    assert gate.order[4:] == ["/late0", "/late2"]
+    assert sorted(gate.order[4:]) == ["/late0", "/late2"]  # on two connections
     wait_until(lambda: user_of(c, "busy")["in_flight"] == 0, what="all to be over")
     assert c.metric("chmux_user_waits_total") == 3
 

@@ -320,7 +320,7 @@ def test_idle_clients_are_left_to_the_next_process(manager, fake, tmp_path):
         c.signal()  # not one of them is closed, and nobody waits for them
         assert c.wait_exit(5) == EXIT_CLEAN
         m.current = None
-        assert len(m.store) == 40 and m.stored == 40 * round
+        wait_until(lambda: len(m.store) == 40 and m.stored == 40 * round, what=f"40 clients in the store, there are {len(m.store)}")
         for k in clients[:10]:
             k.send(request("GET", "/ping"))  # while nobody runs
         c = m.start(up.url)
