@@ -1,7 +1,9 @@
 #include "net/conn.h"
 
+#include <linux/sockios.h>
 #include <netinet/tcp.h>
 #include <openssl/err.h>
+#include <sys/ioctl.h>
 #include <sys/socket.h>
 #include <unistd.h>
 
@@ -62,6 +64,13 @@ conn_reset_on_close(struct conn *c)
     struct linger now = {.l_onoff = 1, .l_linger = 0};
     if (c->fd >= 0)
         (void)setsockopt(c->fd, SOL_SOCKET, SO_LINGER, &now, sizeof now);
+}
+
+size_t
+conn_unsent(const struct conn *c)
+{
+    int n = 0;
+    return c->fd >= 0 && ioctl(c->fd, SIOCOUTQ, &n) == 0 && n > 0 ? (size_t)n : 0;
 }
 
 void

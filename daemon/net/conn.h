@@ -52,6 +52,9 @@ void conn_close(struct conn *c) LOOP_ONLY;
 /* Makes the coming conn_close() send a reset, so that the peer cannot take what it got for whole.
  */
 void conn_reset_on_close(struct conn *c) LOOP_ONLY;
+/* Bytes written that the peer has not acknowledged, over a unix socket not read. A reset throws
+ * them away. */
+size_t conn_unsent(const struct conn *c) LOOP_ONLY;
 /* Hands a plain or not yet encrypted socket to TLS; before the first byte. Takes ssl. */
 void conn_start_tls(struct conn *c, SSL *ssl) LOOP_ONLY;
 /* The handshake has failed: the socket is plain again, to read what still comes before closing. */

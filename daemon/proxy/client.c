@@ -14,6 +14,7 @@
 #define LINGER_US        2000000
 #define LINGER_BYTES_MAX (64 << 20)
 #define LINGER_READS     32 /* then others get their turn */
+#define CUT_LOOK_US      10000
 
 static void on_stream(void *arg);
 static void on_timer(void *arg);
@@ -148,6 +149,8 @@ client_close(struct client *c)
         exchange_abort(c->ex); /* comes back here through client_exchange_done() */
         return;
     }
+    if (c->state == CLIENT_CUTTING)
+        conn_reset_on_close(&c->conn);
     c->state = CLIENT_CLOSED;
     shake_leave(c);
     conn_close(&c->conn);
@@ -224,6 +227,37 @@ linger_step(struct client *c)
         }
     }
     loop_defer(c->px->loop, &c->task, on_next, c);
+}
+
+/* A reset overtakes what is in the socket's buffer. The kernel does not tell when that is gone, so
+ * it is asked now and then, as long as the client takes some of it. */
+static void LOOP_ONLY
+cut(struct client *c)
+{
+    struct mono now = loop_now(c->px->loop);
+    size_t unsent = conn_unsent(&c->conn);
+    if (c->state != CLIENT_CUTTING || unsent != c->unsent)
+        c->unsent_since = now;
+    c->state = CLIENT_CUTTING;
+    c->unsent = unsent;
+    bool taken = mono_diff_us(now, c->unsent_since) < c->px->cfg->chmux.stall_timeout;
+    if (unsent > 0 && taken)
+        timer_arm_in(&c->timer, CUT_LOOK_US);
+    else
+        client_close(c);
+}
+
+/* What comes from the client now is of no use, but that it left is. */
+static void LOOP_ONLY
+cut_on_stream(struct client *c)
+{
+    char sink[8192];
+    size_t n;
+    enum io r = IO_OK;
+    for (int i = 0; i < LINGER_READS && r == IO_OK; i++)
+        r = conn_read(&c->conn, sink, sizeof sink, &n);
+    if (r == IO_EOF || r == IO_ERROR)
+        client_close(c);
 }
 
 /* Answers with an error of our own when there is no exchange to do it, and closes. */
@@ -458,6 +492,7 @@ on_stream(void *arg)
     case CLIENT_IDLE: read_head(c); break;
     case CLIENT_BUSY: exchange_on_client(c->ex); break;
     case CLIENT_LINGER: linger_step(c); break;
+    case CLIENT_CUTTING: cut_on_stream(c); break;
     case CLIENT_CLOSED: break;
     }
 }
@@ -484,6 +519,7 @@ on_timer(void *arg)
             client_close(c);
         }
         break;
+    case CLIENT_CUTTING: cut(c); break;
     case CLIENT_CLOSED: break;
     }
 }
@@ -503,6 +539,7 @@ client_exchange_done(struct client *c, struct blk **rest, enum farewell how)
         break;
     case FAREWELL_RESET: conn_reset_on_close(&c->conn); break;
     case FAREWELL_LINGER:
+    case FAREWELL_CUT:
     case FAREWELL_GONE: break;
     }
     if (how == FAREWELL_KEEP && blk_len(*rest) > 0) {
@@ -513,6 +550,11 @@ client_exchange_done(struct client *c, struct blk **rest, enum farewell how)
     blk_put(rest);
     if (how == FAREWELL_LINGER) {
         client_linger(c);
+        return;
+    }
+    if (how == FAREWELL_CUT) {
+        buf_fini(&c->in);
+        cut(c);
         return;
     }
     if (how != FAREWELL_KEEP) {

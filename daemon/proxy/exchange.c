@@ -167,7 +167,7 @@ ex_finish(struct exchange *ex)
 {
     bool body_whole = http_body_is_done(&ex->up_body);
     if (ex->cut)
-        ex_end(ex, ex->dechunk || ex->framing == HTTP_BODY_CLOSE ? FAREWELL_RESET
+        ex_end(ex, ex->dechunk || ex->framing == HTTP_BODY_CLOSE ? FAREWELL_CUT
                    : body_whole                                  ? FAREWELL_CLOSE
                                                                  : FAREWELL_LINGER);
     else if (ex->down_closing)

@@ -177,6 +177,7 @@ enum client_state {
     CLIENT_BUSY,    /* an exchange runs */
     CLIENT_LINGER,  /* answered and shut down; reads what still comes, so that no reset eats the
                        answer */
+    CLIENT_CUTTING, /* answered in part; a reset follows once that has arrived */
     CLIENT_CLOSED,
 };
 
@@ -197,6 +198,8 @@ struct client {
     uint64_t id, served, peer_key;
     struct mono since;
     int64_t linger_left;
+    struct mono unsent_since; /* CLIENT_CUTTING: so many bytes since then */
+    size_t unsent;
     struct tls_server *tls; /* shares; NULL: plain */
     struct tls_peer *cert;  /* owned; NULL: it showed no certificate */
     struct list shake_link;
@@ -216,7 +219,8 @@ enum farewell {
     FAREWELL_KEEP,   /* the connection may serve another request */
     FAREWELL_CLOSE,  /* all that the client sent was read */
     FAREWELL_LINGER, /* the client may still be sending */
-    FAREWELL_RESET,  /* what it got must not look whole */
+    FAREWELL_CUT,    /* what it got must not look whole, but arrive */
+    FAREWELL_RESET,  /* what it got must not look whole, and nobody waits for it */
     FAREWELL_GONE,   /* it left */
 };
 /* The exchange is over and its answer is flushed. *rest: unused bytes behind the request (taken,

@@ -14,6 +14,7 @@ client_state_name(const struct client *c)
     case CLIENT_IDLE: return c->in.len > 0 ? "head" : "idle";
     case CLIENT_BUSY: return "busy";
     case CLIENT_LINGER:
+    case CLIENT_CUTTING:
     case CLIENT_CLOSED: break;
     }
     return "closing";

@@ -411,3 +411,46 @@ def test_output_of_a_pipe_that_came_just_now_is_no_stalled_client(fake, gate):
         with late_loop(c, 0.15):  # that timer's time is 0.1 s from the request
             ask(1)
         assert c.metric('chmux_stalls_total{side="client"}') == 0
+
+
+# ---- a reset must not overtake what was sent before it
+def test_a_cut_answer_that_ends_with_the_connection_arrives_up_to_the_cut(chmuxd, fake):
+    """The reset that keeps a cut answer from looking whole threw away what the client had not yet taken: the
+    exception at its end above all."""
+    body = b"".join(b"%08d\n" % i for i in range(100000)) + b"__exception__\r\nboom"
+
+    def script(conn):
+        conn.request()
+        conn.send(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n" + chunk(body) + b"10\r\n")
+
+    c = chmuxd(fake(script).url)
+    with socket.socket() as s:
+        s.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        s.settimeout(30)
+        s.connect(c.addr)
+        s.sendall(b"GET /?query=SELECT+1 HTTP/1.0\r\n\r\n")  # gets no chunks, so the end is a FIN or a reset
+        c.wait_metric('chmux_exchanges_finished_total{result="cut_upstream"}', 1)
+        got = b""
+        with pytest.raises(ConnectionResetError):
+            while data := s.recv(65536):
+                got += data
+    assert got.partition(b"\r\n\r\n")[2] == body
+    c.wait_metric("chmux_clients", 0)
+
+
+def test_a_cut_answer_waits_no_longer_than_for_a_client_that_takes_it(chmuxd, fake):
+    def script(conn):
+        conn.request()
+        conn.send(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n" + chunk(b"x" * 900000) + b"10\r\n")
+
+    c = chmuxd(fake(script).url, chmux__stall_timeout="1s")
+    for how in ("stays", "leaves"):
+        with socket.socket() as s:
+            s.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            s.settimeout(30)
+            s.connect(c.addr)
+            s.sendall(b"GET /?query=SELECT+1 HTTP/1.0\r\n\r\n")
+            c.wait_metric('chmux_exchanges_finished_total{result="cut_upstream"}', 1 if how == "stays" else 2)
+            if how == "leaves":
+                s.close()
+            c.wait_metric("chmux_clients", 0)
