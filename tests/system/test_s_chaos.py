@@ -169,11 +169,13 @@ class Chaotic:
 
     def send(self, data):
         """False: the other side would not take it all."""
+        pieces = self.r.random() < 0.3
+        k = self.client()
         try:
-            if self.r.random() < 0.3:
-                self.client().send_pieces(data, self.r.choice([1000, 30000]))
+            if pieces:
+                k.send_pieces(data, self.r.choice([1000, 30000]))
             else:
-                self.client().send(data)
+                k.send(data)
             return True
         except (BrokenPipeError, ConnectionResetError):
             return False

@@ -493,8 +493,8 @@ def test_a_mounted_secret_that_changes_is_taken_without_a_signal(reloading, ch26
     assert c.sql("SELECT 1") == "1\n"
     # A key that does not fit: what is in force stays, and says so until it is mended.
     secret.put(ca=pki.ca, cert=pki.cert(pki.client), key=pki.key(pki.client_other))
-    c.wait_metric(FILES_FAILED, 1)
-    assert c.metric("chmux_files_last_success") == 0 and not show(c, "status")["reload"]["files"]["ok"]
+    c.wait_metric("chmux_files_last_success", 0)
+    assert c.metric(FILES_FAILED) >= 1 and not show(c, "status")["reload"]["files"]["ok"]
     wait_until(lambda: "the key does not belong to the certificate" in c.stderr, 5, c.stderr)
     assert c.sql("SELECT 1") == "1\n"
     secret.put(ca=pki.ca, cert=pki.cert(pki.client), key=pki.key(pki.client))
