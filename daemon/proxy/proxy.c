@@ -128,6 +128,7 @@ proxy_new(struct loop *l, const struct config *cfg, const struct upools *pools)
     timer_init(&px->drain_timer, l, on_drain_min, px);
     timer_init(&px->quiet_timer, l, on_drain_quiet, px);
     px->workers = workers_new(l, &(struct workers_spec){.threads = worker_threads(cfg),
+                                     .nice = (int)cfg->chmux.worker_nice,
                                      .inline_limit = cfg->chmux.inline_limit,
                                      .queue_items = (size_t)cfg->chmux.pipe_items,
                                      .queue_bytes = cfg->chmux.pipe_bytes});

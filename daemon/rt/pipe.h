@@ -39,7 +39,8 @@ struct workers;
 struct pipe;
 
 struct workers_spec {
-    size_t threads;      /* 0: codecs run on the loop, one step of one pipe per turn */
+    size_t threads; /* 0: codecs run on the loop, one step of one pipe per turn */
+    int nice;       /* added to the threads' niceness: the loop comes first where cores are few */
     size_t inline_limit; /* 0: nothing is coded inline */
     size_t queue_items, queue_bytes;
 };

@@ -1,11 +1,26 @@
 #include "rt/pipe_impl.h"
 
 #include <signal.h>
+#include <sys/resource.h>
 
 #include "base/log.h"
 
 /* not on the loop: the workers themselves; but for workers_join(), which is for when it has ended
  */
+
+/* Of this thread alone: on Linux niceness is a thread's own, whatever POSIX says of processes. A
+ * step is at most 256 KiB, a millisecond or more of zstd; a loop that has to wait for its end makes
+ * every request beside large transfers wait. */
+static void
+give_way(int by)
+{
+    if (by == 0)
+        return;
+    errno = 0;
+    int was = getpriority(PRIO_PROCESS, 0); /* -1 is a niceness too */
+    if ((was == -1 && errno != 0) || setpriority(PRIO_PROCESS, 0, was + by) < 0)
+        LOG_W("worker_nice wanted=%d why=\"%s\"", by, strerror(errno));
+}
 
 static void *
 worker_main(void *arg)
@@ -13,6 +28,7 @@ worker_main(void *arg)
     thr_become(THR_WORKER);
     thr_check_worker();
     struct workers *w = arg;
+    give_way(w->spec.nice);
     (void)pthread_setname_np(pthread_self(), "chmux-codec"); /* for ps only */
     struct bq_item *it = bq_pop_wait(w->todo);
     while (it != NULL) {

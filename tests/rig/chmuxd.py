@@ -47,6 +47,17 @@ def run(*args, env=None, timeout=30):
                           env={**os.environ, **(env or {})}, preexec_fn=die_with_parent)
 
 
+def codec_niceness(proc):
+    """The niceness of each codec thread, by the process's folder in /proc."""
+    found = []
+    for task in os.listdir(proc + "/task"):
+        with open(f"{proc}/task/{task}/stat") as f:
+            name, _, rest = f.read().partition("(")[2].rpartition(")")
+        if name == "chmux-codec":
+            found.append(int(rest.split()[16]))
+    return found
+
+
 class Chmuxd:
     """upstream: URL or list of URLs. options: section.key settings with '.' or '__' ("upstream__pool_size").
     listen: addresses, by default one free loopback port. admin: None for no admin listener. prefix: a command that

@@ -1,5 +1,6 @@
 """t: re-encoding and P5 Prompt: what one side has flushed reaches the other at once, inside one stream; leaving
 clients and stale connections are treated as they are without it."""
+import os
 import threading
 import zlib
 
@@ -12,6 +13,7 @@ import recode
 from helpers import CHUNKED, OK, chmux_error, chunk, parallel, q
 from recode import LINKS, Incremental, encode
 from rig import chblocks, http1
+from rig.chmuxd import codec_niceness
 from rig.http1 import RawClient, request
 from rig.wait import wait_until
 
@@ -112,6 +114,17 @@ def test_an_insert_that_drips_through_workers(chmuxd, fake, workers):
             drain.arrived(b"".join(ROWS[: i + 1]))
         k.send(b"0\r\n\r\n")
         assert k.response("POST").status == 200
+
+
+@pytest.mark.parametrize("settings,nice", [({}, 10), ({"chmux__worker_nice": 3}, 3), ({"chmux__worker_nice": 0}, 0)])
+def test_workers_give_way_to_the_loop(chmuxd, fake, settings, nice):
+    drain = Drain("zstd")
+    c = chmuxd(fake(drain).url, upstream__request_compression="zstd", chmux__inline_limit=0, chmux__workers=2, **settings)
+    target = q("INSERT INTO t FORMAT TSV", query_id=recode.new_id())
+    assert c.ask("POST", target, [("Transfer-Encoding", "chunked")], chunk(ROWS[0]) + b"0\r\n\r\n").status == 200
+    mine = os.getpriority(os.PRIO_PROCESS, 0)
+    assert nice + mine in codec_niceness(f"/proc/{c.pid}")  # the thread that ran; another may be about to begin
+    assert os.getpriority(os.PRIO_PROCESS, c.pid) == mine
 
 
 def test_100_dripping_inserts_at_once(chmuxd, fake):

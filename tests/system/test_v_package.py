@@ -8,7 +8,7 @@ import subprocess
 import pytest
 
 from loopers import Looper, check_rows, insert_row, large, slow, small
-from rig.chmuxd import binary, sanitizer
+from rig.chmuxd import binary, codec_niceness, sanitizer
 from rig.clickhouse import ClickHouse26
 from rig.http1 import ask
 from rig.machine import Machine, bare_root, chroot, missing
@@ -167,6 +167,9 @@ def use(m, server, root, old, new, summary):
         status = dict(line.split(":\t", 1) for line in f.read().splitlines())
     assert status["CapEff"] == status["CapBnd"] == "0" * 16 and status["NoNewPrivs"] == "1" and status["Seccomp"] == "2"
     assert status["Uid"].split()[0] not in ("0", "65534")
+
+    assert ask(tcp, "POST", "/?query=INSERT+INTO+FUNCTION+null('n+UInt64')+FORMAT+TSV", [("X-Chmux-Compression", "zstd")], b"1\n" * 50000).status == 200
+    assert set(codec_niceness(inside + "/proc/" + m.show("chmux.service", "MainPID"))) == {10}  # the sandbox lets them give way
 
     kinds = [(tcp, small, True, 0), (tcp, small, False, 0), (unix, small, True, 0.4), (tcp, large, True, 0), (tcp, slow, True, 0),
              (tcp, insert_row, True, 0), (tcp, insert_row, False, 0), (unix, insert_row, True, 0), (tcp, insert_row, True, 0.4)]

@@ -4,6 +4,7 @@
 #include "test_pipe.h"
 
 #include <glob.h>
+#include <sys/resource.h>
 
 static struct rig rig;
 
@@ -417,20 +418,39 @@ test_close_inside_wake_ups(void **state)
     rig_stop(&rig);
 }
 
-/* Threads of this process that are named as workers are; each has SIGTERM and SIGUSR1 blocked. */
+/* The niceness in a line of /proc/PID/task/TID/stat: the 17th field behind the name. */
+static int
+nice_of(const char *line)
+{
+    const char *at = strrchr(line, ')');
+    for (int i = 0; i < 17 && at != NULL; i++)
+        at = strchr(at + 1, ' ');
+    T_TRUE(at != NULL);
+    return (int)strtol(at, NULL, 10);
+}
+
+static void
+read_text(const char *path, char *text, size_t size)
+{
+    FILE *f = fopen(path, "r");
+    T_TRUE(f != NULL);
+    size_t n = fread(text, 1, size - 1, f);
+    fclose(f);
+    T_TRUE(n > 0);
+    text[n] = '\0';
+}
+
+/* Threads of this process that are named as workers are; each has SIGTERM and SIGUSR1 blocked and
+ * that niceness. */
 static unsigned
-codec_threads_without_signals(void)
+check_codec_threads(int nice)
 {
     unsigned found = 0;
     glob_t tasks;
     T_EQ(glob("/proc/self/task/*/status", 0, NULL, &tasks), 0);
     for (size_t i = 0; i < tasks.gl_pathc; i++) {
-        char text[4096] = "";
-        FILE *f = fopen(tasks.gl_pathv[i], "r");
-        T_TRUE(f != NULL);
-        size_t n = fread(text, 1, sizeof(text) - 1, f);
-        fclose(f);
-        T_TRUE(n > 0);
+        char text[4096], *path = tasks.gl_pathv[i];
+        read_text(path, text, sizeof(text));
         if (strstr(text, "Name:\tchmux-codec\n") == NULL)
             continue;
         const char *mask = strstr(text, "SigBlk:\t");
@@ -438,25 +458,30 @@ codec_threads_without_signals(void)
         uint64_t blocked = strtoull(mask + 8, NULL, 16),
                  want = 1u << (SIGTERM - 1) | 1u << (SIGUSR1 - 1);
         T_EQ(blocked & want, want);
+        path[strlen(path) - 2] = '\0'; /* status: stat */
+        read_text(path, text, sizeof(text));
+        T_EQ(nice_of(text), nice);
         found++;
     }
     globfree(&tasks);
     return found;
 }
 
-/* Threads come with the first pipe, named, with signals blocked. */
+/* Threads come with the first pipe, named, with signals blocked, nicer than the loop. */
 static void
 test_threads_start_with_the_first_pipe(void **state)
 {
     (void)state;
     thr_check_loop();
-    rig_start(&rig, 3);
+    int before = getpriority(PRIO_PROCESS, 0);
+    rig_start_with(&rig, &(struct workers_spec){
+                             .threads = 3, .nice = 2, .queue_items = 10, .queue_bytes = 1u << 20});
     T_EQ(rig.w->thread_count, 0);
     struct sim s;
     sim_open(&s, &rig, &(struct pipe_spec){.encode = ENCODER(CODEC_LZ4)}, tc_text(100, 1));
     T_EQ(rig.w->thread_count, 3);
     T_EQ(sim_finish(&s), PIPE_ENDED);
-    T_TRUE(codec_threads_without_signals() > 0); /* one at least has run */
+    T_TRUE(check_codec_threads(before + 2) > 0); /* one at least has run */
     workers_update_metrics(rig.w);
     T_EQ(metric_get(M_WORKERS), 3);
     T_EQ(metric_get(M_PIPES_RESTING), 1);
@@ -467,6 +492,7 @@ test_threads_start_with_the_first_pipe(void **state)
     workers_update_metrics(rig.w);
     T_EQ(metric_get(M_PIPES_RESTING), 0);
     rig_stop(&rig);
+    T_EQ(getpriority(PRIO_PROCESS, 0), before); /* of the thread alone */
 }
 
 /* The numbers of all pipes, closed ones included, come to the metrics exactly once. */
