@@ -1,9 +1,12 @@
 """The rows that issue 3's part of the bench moves, as files: made by rowgen, compressed by bare."""
 import json
+import mmap
 import os
 import shutil
+import socket
 import subprocess
 import tempfile
+from concurrent.futures import ThreadPoolExecutor
 
 import procs
 
@@ -25,6 +28,54 @@ def bare(how, coding, path, level=1, **options):
     if r.returncode != 0:
         raise procs.BenchError("%s: %s" % (" ".join(argv), r.stderr))
     return json.loads(r.stdout)
+
+
+# The cheapest of what was tried: with and without --single-thread and --no-asyncio.
+TOOLS = {
+    ("encode", "zstd"): ["zstd", "-q", "-c", "-1"],
+    ("decode", "zstd"): ["zstd", "-q", "-dc", "--no-asyncio"],
+    ("encode", "lz4"): ["lz4", "-q", "-c", "-1", "-B4", "-BD"],  # blocks of 64 KiB, linked, as ours
+    ("decode", "lz4"): ["lz4", "-q", "-dc"],
+}
+
+
+def tool_cpu(how, coding, path, repeat):
+    """CPU seconds of the coding's command-line tool that takes the file from one TCP connection on
+    loopback, as often as repeat says, and sends what it makes of it into another."""
+    (feed, stdin), (stdout, drain) = _connection(), _connection()
+    with feed, drain, ThreadPoolExecutor(2) as pool:
+        with stdin, stdout:
+            tool = subprocess.Popen(TOOLS[how, coding], stdin=stdin, stdout=stdout)
+        fed, came = pool.submit(_feed, feed, path, repeat), pool.submit(_drain, drain)
+        _, status, usage = os.wait4(tool.pid, 0)
+        tool.returncode = os.waitstatus_to_exitcode(status)
+        fed.result()
+        if tool.returncode != 0 or came.result() == 0:
+            raise procs.BenchError("%s: status %d, %d bytes" % (
+                " ".join(TOOLS[how, coding]), tool.returncode, came.result()))
+    return usage.ru_utime + usage.ru_stime
+
+
+def _connection():
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        one = socket.create_connection(listener.getsockname())
+        return one, listener.accept()[0]
+
+
+def _feed(sock, path, repeat):
+    with open(path, "rb") as f, mmap.mmap(f.fileno(), 0, prot=mmap.PROT_READ) as m:
+        with memoryview(m) as bytes_:
+            for _ in range(repeat):
+                for at in range(0, len(bytes_), 1 << 18):
+                    sock.sendall(bytes_[at:at + (1 << 18)])
+    sock.shutdown(socket.SHUT_WR)
+
+
+def _drain(sock):
+    buf, count = bytearray(1 << 18), 0
+    while n := sock.recv_into(buf):
+        count += n
+    return count
 
 
 class Data:

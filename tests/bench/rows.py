@@ -4,7 +4,7 @@ import sys
 
 from measure import (CpuWindow, instructions_per_request, peak_bytes, peak_reset, rss_bytes,
                      syscall_tool, syscalls_per_request)
-from procs import CAP, PROXIES, BenchError, FarNamespace, IdleClients, Upstream, load
+from procs import CAP, PROXIES, PROXY_CORE, BenchError, FarNamespace, IdleClients, Upstream, load
 from report import Column, Table
 
 GIB = 1 << 30
@@ -143,6 +143,35 @@ def newconn_close(run):
     return small_requests(run, Table(
         "newconn_close", "A new client connection per request (Connection: close), 64 at a time, "
         "cap %d" % CAP, SMALL_COLUMNS), new_conn="server")
+
+
+SHARED_COLUMNS = [c for c in SMALL_COLUMNS if c.key in ("rps", "p50_us", "p99_us", "cpu_us", "errors")]
+
+
+def newconn_shared(run):
+    """The rows above set by the other core: it is full before the proxy's is. With one core for all
+    a request's whole cost decides, what the proxy costs client and upstream included."""
+    return shared_core(run, "newconn_shared", "client closes", "client")
+
+
+def newconn_close_shared(run):
+    return shared_core(run, "newconn_close_shared", "Connection: close", "server")
+
+
+def shared_core(run, name, how, new_conn):
+    table = Table(name, "A new client connection per request (%s), one core for proxy, clients and "
+                  "upstream" % how, SHARED_COLUMNS)
+    with Fleet(run, SMALL_SETTINGS, start={"cores": PROXY_CORE}, cores=PROXY_CORE) as fleet:
+        for proxy_name, proxy in fleet.rounds(run.pick(run.rounds + 4, 1)):
+            with CpuWindow(proxy) as cpu:
+                r = load("closed", proxy.port, must=False, cores=PROXY_CORE, clients=64,
+                         seconds=run.pick(4, 0.7), warmup_ms=run.pick(500, 200), new_conn=new_conn)
+            table.add(proxy_name, rps=r["rps"], p50_us=r["p50_us"], p99_us=r["p99_us"],
+                      cpu_us=cpu.ns / 1000 / max(r["total_requests"], 1), errors=r["errors"])
+    if "chmux" in run.proxies:
+        table.reach("chmux: no errors", table.worst("chmux", "errors") == 0)
+    table.reach_no_worse(SMALL_KEYS)
+    return table
 
 
 # ---- idle clients ----
@@ -456,5 +485,6 @@ def far_big(run):
     return table
 
 
-ROWS = {f.__name__: f for f in (keepalive, newconn, newconn_close, idle, down, up, slow_reader,
+ROWS = {f.__name__: f for f in (keepalive, newconn, newconn_close, newconn_shared,
+                                newconn_close_shared, idle, down, up, slow_reader,
                                 slow_server, overload, tls, far_small, far_big)}

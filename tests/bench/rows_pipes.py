@@ -5,7 +5,7 @@ import threading
 from concurrent.futures import ThreadPoolExecutor
 
 import procs
-from data import DATA, SERVER_LEVEL, bare
+from data import DATA, SERVER_LEVEL, TOOLS, bare, tool_cpu
 from measure import ThreadWindow, peak_bytes
 from procs import ALL_CORES, BenchError, Chmux, Readers, Upstream, load
 from report import Column, Table
@@ -138,7 +138,9 @@ CPU_COLUMNS = [
     Column("moving", "moving alone", None, 3), Column("bare", "library alone", None, 3),
     Column("beside", "library beside a transfer", None, 3),
     Column("ratio", "(chmux - moving) / library", "low", 2),
-    Column("inside", "workers / library", "low", 2)]
+    Column("inside", "workers / library", "low", 2),
+    Column("tool", "tool between two sockets", None, 3),
+    Column("of_tool", "chmux / tool", "low", 2)]
 
 
 def recode_cpu(run):
@@ -157,7 +159,10 @@ def recode_cpu(run):
                     recode_cpu_one(table, pair, direction, coding, plain, coded, repeat)
     for line in table.values:
         table.reach("%s: at most 1.15 x the library" % line, table.median(line, "ratio") <= 1.15)
+        table.reach("%s: all of chmux at most 1.15 x the tool" % line,
+                    table.median(line, "of_tool") <= 1.15)
     table.notes.append("level 1; checksums on; %d rows, %d times in one stream" % (rows, repeat))
+    table.notes.append("the tools: %s" % "; ".join(" ".join(t) for t in TOOLS.values()))
     return table
 
 
@@ -185,6 +190,7 @@ def recode_cpu_one(table, pair, direction, coding, plain, coded, repeat):
         def library():
             return bare("encode", coding, plain, repeat=repeat)
     alone, disturbed = library(), while_running(pass_plain, library)
+    tool = tool_cpu(direction, coding, plain if direction == "encode" else coded, repeat)
     costs = []
     for one in (recode, pass_plain, pass_coded):
         with ThreadWindow(pair.proxy) as cpu:
@@ -196,7 +202,8 @@ def recode_cpu_one(table, pair, direction, coding, plain, coded, repeat):
               workers=costs[0].worker_ns / 1e9 / gb, moving=moving / 1e9 / gb,
               bare=alone["cpu_ns"] / 1e9 / gb, beside=disturbed["cpu_ns"] / 1e9 / gb,
               ratio=(costs[0].ns - moving) / alone["cpu_ns"],
-              inside=costs[0].worker_ns / alone["cpu_ns"])
+              inside=costs[0].worker_ns / alone["cpu_ns"], tool=tool / gb,
+              of_tool=costs[0].ns / 1e9 / tool)
 
 
 def while_running(again, what):

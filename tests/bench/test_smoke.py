@@ -9,7 +9,7 @@ import sys
 import pytest
 
 HERE = os.path.dirname(os.path.abspath(__file__))
-ROWS = "keepalive,newconn,idle,down,up,overload"
+ROWS = "keepalive,newconn,newconn_shared,idle,down,up,overload"
 PIPE_ROWS = "wire,recode_cpu,loop_free,recode_memory,two_workers,small_bodies"
 FAR_ROWS = "pipelining,scenarios"
 MUST_BE_NONE = ("wrong", "failed", "errors", "lost")
