@@ -15,6 +15,7 @@ from rig.systemd import Manager
 from rig.wait import wait_until
 
 pytestmark = pytest.mark.san
+GZIPPED = 'chmux_codec_bytes_total{codec="gzip",op="encode",side="out"}'
 OK_TOTAL = 'chmux_reloads_total{result="ok"}'
 FAILED_TOTAL = 'chmux_reloads_total{result="failed"}'
 
@@ -264,6 +265,47 @@ def test_compression_options(reloading, fake):
     assert c.metric('chmux_recoded_total{direction="request"}') == 1
 
 
+def test_compression_level(reloading, fake):
+    c, file = reloading(fake().url, upstream__request_compression="gzip")
+
+    def coded():
+        """Bytes that one insert became."""
+        before = c.metric(GZIPPED)
+        assert c.ask("POST", q("INSERT INTO t FORMAT TSV"), body=b"".join(b"%d\t%d\n" % (i, i * i) for i in range(20000))).status == 200
+        return c.metric(GZIPPED) - before
+
+    quick = coded()
+    assert coded() == quick
+    file["upstream", "compression_level"] = 9
+    reload(c)
+    assert coded() < quick
+
+
+def test_how_results_come(reloading, ch26):
+    c, file = reloading(ch26.url)
+
+    def result(*headers, **params):
+        r = c.ask("GET", q("SELECT number FROM numbers(100000) FORMAT TSV", **params), headers)
+        assert r.status == 200 and r.complete
+        return r, c.metric('chmux_recoded_total{direction="response"}')
+
+    gzip = ("Accept-Encoding", "gzip")
+    assert result()[1] == 0
+    file["upstream", "response_compression"] = "zstd"
+    reload(c)
+    r, recoded = result(gzip, enable_http_compression=1)
+    assert recoded == 1 and r.header("Content-Encoding") is None
+    file["upstream", "local_encoding"] = "client"
+    reload(c)
+    r, recoded = result(gzip, enable_http_compression=1)
+    assert recoded == 2 and r.header("Content-Encoding") == "gzip"
+    method = 16  # behind the checksum of a ClickHouse block
+    assert result(compress=1)[0].body[method] == 0x82
+    file["upstream", "local_blocks"] = "none"
+    reload(c)
+    assert result(compress=1)[0].body[method] == 0x02
+
+
 def test_access_over_tcp(reloading, fake):
     c, file = reloading(fake().url, admin__address="127.0.0.1:0")
     assert c.admin("/api/v1/status").status == 403
@@ -348,6 +390,21 @@ def test_how_it_drains(reloading, held, limits, code):
         assert running.result().status == 200 and c.ask("GET", q("SELECT 1")).status == 200
         c.signal(signal.SIGTERM)
     assert c.wait_exit() == code
+
+
+@pytest.mark.parametrize("before,after", [("0s", "1h"), ("1h", "0s")])
+def test_how_long_idle_clients_stay_in_a_drain(reloading, fake, before, after):
+    c, file = reloading(fake().url, chmux__drain_idle=before)
+    with c.client() as kept:
+        assert again(kept, q("SELECT 1")).status == 200
+        file["chmux", "drain_idle"] = after
+        reload(c)
+        c.signal(signal.SIGTERM)
+        if after == "1h":
+            c.wait_metric("chmux_draining", 1)
+            assert again(kept, q("SELECT 2")).status == 200  # its last answer
+        assert kept.sock.recv(1) == b""
+    assert c.wait_exit() == 0
 
 
 # ---- listeners
