@@ -211,7 +211,7 @@ def idle(run):
 # ---- big bodies ----
 
 BULK_VARIANTS = {
-    "chmux": [{}],
+    "chmux": [{}] + [{"chmux.buffer_size": s} for s in ("1m", "2m")],
     "nginx": [dict(buffering=b, buffer_size=s, buffers="8 " + s, busy=busy, body_buffer=s)
               for b in ("off", "on")
               for s, busy in (("16k", "32k"), ("64k", "128k"), ("256k", "512k"), ("1m", "2m"))],
@@ -229,10 +229,10 @@ def describe(settings):
                                       ", splice-auto" if settings["option"] else "")
     if "buffering" in settings:
         return "proxy_buffering %s, buffers %s" % (settings["buffering"], settings["buffer_size"])
-    return "defaults"
+    return ", ".join("%s %s" % one for one in settings.items()) or "defaults"
 
 
-def best_settings(run, one):
+def best_settings(run, one, notes):
     """Each proxy's settings that cost the least CPU: one(proxy, bytes) moves them once."""
     if run.quick:
         return {name: QUICK_BULK[name] for name in run.proxies}
@@ -240,7 +240,7 @@ def best_settings(run, one):
     chosen = {}
     for name in run.proxies:
         costs = []
-        for settings in BULK_VARIANTS[name] if len(BULK_VARIANTS[name]) > 1 else []:
+        for settings in BULK_VARIANTS[name]:
             with Fleet(run.only(name), {name: settings}) as fleet:
                 proxy = fleet.proxies[name]
                 one(proxy, amount // 4)
@@ -248,7 +248,9 @@ def best_settings(run, one):
                     one(proxy, amount)
                 costs.append((cpu.ns / 1e9 * GIB / amount, settings))
                 run.say("%s %s: %.3f CPU s/GiB" % (name, describe(settings), costs[-1][0]))
-        chosen[name] = min(costs, key=lambda c: c[0])[1] if costs else {}
+        chosen[name] = min(costs, key=lambda c: c[0])[1]
+        notes.append("%s: %s; CPU s/GiB once with each: %s" % (
+            name, describe(chosen[name]), "; ".join("%s %.2f" % (describe(s), c) for c, s in costs)))
     return chosen
 
 
@@ -270,7 +272,7 @@ BULK_COLUMNS = [
 
 def bulk(run, name, title, one, amount):
     table = Table(name, title, BULK_COLUMNS)
-    chosen = best_settings(run, one)
+    chosen = best_settings(run, one, table.notes)
     with Fleet(run, chosen) as fleet:
         for who, proxy in fleet.rounds():
             peak_reset(proxy)
@@ -278,8 +280,6 @@ def bulk(run, name, title, one, amount):
                 r = one(proxy, amount)
             table.add(who, cpu_per_gib=cpu.ns / 1e9 * GIB / amount, peak=peak_bytes(proxy),
                       mib_per_s=amount / MIB / (r["times_us"][0] / 1e6))
-    for who, settings in chosen.items():
-        table.notes.append("%s: %s" % (who, describe(settings)))
     if "chmux" in run.proxies:
         table.reach("peak RSS at most 16 MiB", table.worst("chmux", "peak") <= 16 * MIB)
     table.reach_no_worse(("cpu_per_gib",))
