@@ -206,13 +206,14 @@ def test_no_secret_is_seen(server, users_of):
     for way in (*own("alice", "secret").values(), NOTHING["nothing"]):
         who(at["given"], way)
     who(at["over"], own("reader", "readerpw")["url"])
+    wait_until(lambda: "access" in c.stderr, what="the access log")
     texts = {"log": c.stderr}
     shown = [x["path"] for x in show(c, "")["commands"] if x["method"] == "GET"]
     assert "/api/v1/users" in shown and "/api/v1/config" in shown
     for path in shown:
         texts[path] = ask(c.admin_addr, "GET", path, host="localhost").text
     texts["print"] = rig.run("--config", str(config), "--print-config").stdout
-    assert "access" in c.stderr and "set.max_threads" in texts["print"]
+    assert "set.max_threads" in texts["print"]
     bare = [base64.b64encode(f"{u}:{p}".encode()).decode() for u, p in SECRETS.items()]
     pattern = re.compile(r"\bsecret\b|readerpw|" + "|".join(map(re.escape, bare)))
     for where, text in texts.items():
@@ -381,7 +382,8 @@ def test_reload_reads_secrets_and_keeps_count(chmuxd, fake, tmp_path):
     (tmp_path / "app.password_file").write_text("")
     c.signal(signal.SIGHUP)
     c.wait_metric('chmux_reloads_total{result="failed"}', 1)
-    assert "is empty" in c.stderr and user_of(c, "app")["max_in_flight"] == 1
+    wait_until(lambda: "is empty" in c.stderr, what="the log line")
+    assert user_of(c, "app")["max_in_flight"] == 1
     users["app"] |= {"password_file": "new", "max_in_flight": 2}
     write_config(tmp_path, users, "[chmux]\ndefault_user = app\n")
     c.signal(signal.SIGHUP)

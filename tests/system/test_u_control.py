@@ -451,7 +451,8 @@ def test_another_user_may_read_but_not_control(control, fake):
         answer = json.loads(p.stdout)
         assert answer["error"] == "permission" and "65534" in answer["message"] and "root" in answer["allowed_by"], p
     assert get(c, "status")["state"] == "serving"
-    assert c.metric('chmux_admin_commands_total{result="denied"}') == 7 and "admin_denied" in c.stderr
+    assert c.metric('chmux_admin_commands_total{result="denied"}') == 7
+    wait_until(lambda: "admin_denied" in c.stderr, what="the log line")
     p = as_user(NOBODY, *curl(c, "http://x/api/v1/"))
     allowed = {x["path"]: x["allowed"] for x in json.loads(p.stdout)["commands"]}
     assert allowed["/api/v1/clients"] and not allowed["/api/v1/pause"]
