@@ -117,7 +117,7 @@ done(struct client *c)
 {
     struct tls_peer cert;
     metric_inc(tls_was_resumed(c->conn.ssl) ? M_TLS_IN_RESUMED : M_TLS_IN_FULL);
-    metric_observe_us(0, H_TLS_ACCEPT, mono_diff_us(loop_now(c->px->loop), c->since));
+    metric_observe_us(0, H_TLS_ACCEPT, mono_diff_us(mono_now(), c->since));
     shake_leave(c);
     if (tls_peer_get(c->conn.ssl, &cert)) {
         c->cert = mem_alloc(sizeof *c->cert);

@@ -245,7 +245,7 @@ static void LOOP_ONLY
 dial_done(struct uconn *uc)
 {
     struct upool *p = uc->pool;
-    struct mono now = loop_now(p->loop);
+    struct mono now = mono_now(); /* not loop_now: this very turn may have been half a handshake */
     metric_inc_in(uc->pool->metrics, M_CONNECTS);
     metric_observe_us(uc->pool->metrics, H_CONNECT, mono_diff_us(now, uc->dial_start));
     uc->addr->connecting--;
@@ -314,8 +314,7 @@ tls_step(struct uconn *uc)
     if (uc->conn.ssl != NULL) {
         metric_inc_in(
             uc->pool->metrics, tls_was_resumed(uc->conn.ssl) ? M_TLS_RESUMED : M_TLS_FULL);
-        metric_observe_us(
-            uc->pool->metrics, H_TLS, mono_diff_us(loop_now(uc->pool->loop), uc->tls_start));
+        metric_observe_us(uc->pool->metrics, H_TLS, mono_diff_us(mono_now(), uc->tls_start));
     }
     uc->tls_done = true;
     if (uc->probe)
