@@ -107,7 +107,11 @@ class Manager:
         self.store = keep
 
     def drop_store(self):
-        """What systemd does when the service is stopped for good."""
+        """What systemd does when the service is stopped for good, and all it said is read."""
+        self._read_all()
+        self._close_store()
+
+    def _close_store(self):
         while self.store:
             os.close(self.store.pop()[1])
 
@@ -178,6 +182,6 @@ class Manager:
         self.notify.shutdown(socket.SHUT_RDWR)
         self.thread.join(5)
         self.notify.close()
-        self.drop_store()
+        self._close_store()
         for _, s in self.sockets:
             s.close()

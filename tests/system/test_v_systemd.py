@@ -345,7 +345,7 @@ def test_a_client_taken_over_sees_when_it_is_closed(manager, fake):
     assert clients[0].response().status == 200 and clients[0].at_eof()
     clients[1].close()
     wait_until(lambda: m.current.metric("chmux_clients") == 0)
-    assert m.store == [] and len(m.heard("FDSTOREREMOVE")) == 2
+    wait_until(lambda: m.store == [] and len(m.heard("FDSTOREREMOVE")) == 2)
 
 
 def test_a_store_that_takes_fewer(manager, fake):

@@ -267,18 +267,19 @@ def test_compression_options(reloading, fake):
 
 def test_compression_level(reloading, fake):
     c, file = reloading(fake().url, upstream__request_compression="gzip")
+    rows = b"".join(b"row %d of the table, seen %d times\n" % (i * 7919 % 20011, i * i % 1013) for i in range(20000))
 
     def coded():
         """Bytes that one insert became."""
         before = c.metric(GZIPPED)
-        assert c.ask("POST", q("INSERT INTO t FORMAT TSV"), body=b"".join(b"%d\t%d\n" % (i, i * i) for i in range(20000))).status == 200
+        assert c.ask("POST", q("INSERT INTO t FORMAT TSV"), body=rows).status == 200
         return c.metric(GZIPPED) - before
 
-    quick = coded()
-    assert coded() == quick
+    quick = coded()  # within a little: an insert that comes in more pieces is flushed more often
+    assert 0.98 < coded() / quick < 1.02
     file["upstream", "compression_level"] = 9
     reload(c)
-    assert coded() < quick
+    assert coded() / quick < 0.9
 
 
 def test_how_results_come(reloading, ch26):
