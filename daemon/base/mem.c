@@ -103,6 +103,12 @@ mem_take_long(size_t bytes)
     return take_below(bytes, mem_long_limit());
 }
 
+bool
+mem_take_spare(size_t bytes)
+{
+    return take_below(bytes, mem_limit() / 2);
+}
+
 void
 mem_give(size_t bytes)
 {

@@ -1,5 +1,6 @@
 #include "net/conn.h"
 
+#include <fcntl.h>
 #include <linux/sockios.h>
 #include <netinet/tcp.h>
 #include <openssl/err.h>
@@ -303,6 +304,52 @@ conn_writev(struct conn *c, const struct iovec *v, int count, size_t *n)
     if (c->ssl == NULL)
         return plain_writev(c, v, count, want, n);
     return tls_writev(c, v, count, want, n);
+}
+
+enum io
+conn_splice_in(struct conn *c, int pipe, size_t max, size_t *n)
+{
+    *n = 0;
+    if (!c->can_read && !c->came_short)
+        return IO_WAIT;
+    c->came_short = false;
+    ssize_t got = splice(c->fd, NULL, pipe, NULL, max, SPLICE_F_MOVE | SPLICE_F_NONBLOCK);
+    if (got > 0) { /* how much there was is not told by how much came: can_read stays */
+        *n = (size_t)got;
+        return IO_OK;
+    }
+    if (got == 0) {
+        c->can_read = false;
+        return IO_EOF;
+    }
+    switch (errno) {
+    case EAGAIN: c->can_read = false; return IO_WAIT;
+    case EINTR: return IO_WAIT;
+    case ENOSYS: /* a sandbox, or a kernel that is none: it is conn_read()'s */
+    case EPERM:
+    case EINVAL: return IO_OK;
+    default: return fail(c, errno);
+    }
+}
+
+enum io
+conn_splice_out(struct conn *c, int pipe, size_t len, size_t *n)
+{
+    *n = 0;
+    if (!c->can_write)
+        return IO_WAIT;
+    ssize_t put = splice(pipe, NULL, c->fd, NULL, len, SPLICE_F_MOVE | SPLICE_F_NONBLOCK);
+    if (put > 0) {
+        *n = (size_t)put;
+        return IO_OK;
+    }
+    if (put == 0 || errno == EAGAIN || errno == EINTR) {
+        c->can_write = put < 0 && errno == EINTR;
+        return IO_WAIT;
+    }
+    enum io r = fail(c, errno); /* as plain_writev() */
+    c->can_read = true;
+    return r;
 }
 
 enum io

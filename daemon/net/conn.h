@@ -98,6 +98,16 @@ enum io conn_handshake(struct conn *c, const char *server_name, char *why, size_
 enum io conn_read(struct conn *c, void *p, size_t cap, size_t *n) LOOP_ONLY;
 /* May take a part: *n bytes of the vector, in order. IO_WAIT: none. At most 8 entries. */
 enum io conn_writev(struct conn *c, const struct iovec *v, int count, size_t *n) LOOP_ONLY;
+/* Plain conns only: up to max bytes from the socket into the pipe, which is empty; results as those
+ * of conn_read(), and IO_OK with nothing moved: the system does not do it, conn_read() will. */
+enum io conn_splice_in(struct conn *c, int pipe, size_t max, size_t *n) LOOP_ONLY;
+/* Out of a pipe that holds len bytes into the socket, as conn_writev(). */
+enum io conn_splice_out(struct conn *c, int pipe, size_t len, size_t *n) LOOP_ONLY;
+static inline bool
+conn_is_plain(const struct conn *c)
+{
+    return c->ssl == NULL;
+}
 /* The coming writes are the last, and conn_shutdown() or conn_close() comes right behind them: the
  * end travels in the packet of the last byte. Else that byte may wait for 200 ms. */
 static inline void

@@ -13,6 +13,9 @@
 #define HEAD_HOLD_MAX 65536 /* a longer head goes out in parts */
 #define FEEDS_MAX     4     /* reads for a pipe */
 #define FILLS_MAX     2     /* reads that bring the client nothing, before others get their turn */
+#define SPLICE_AFTER  (1u << 20)   /* of a response; less is not worth the descriptors */
+#define SPLICE_RUN    (128u << 10) /* of payload without framing */
+#define FRAMING_READ  4096         /* with a tube, what surrounds the runs */
 
 static bool LOOP_ONLY
 is_dropped(const struct exchange *ex, const struct http_field *f)
@@ -282,8 +285,11 @@ fill(struct exchange *ex)
         b->end -= b->start;
         b->start = 0;
     }
-    size_t n = 0;
-    enum io r = conn_read(s, b->data + b->end, blk_cap() - b->end, &n);
+    size_t n = 0, room = blk_cap() - b->end;
+    if (ex->tube != NULL && room > FRAMING_READ)
+        room = FRAMING_READ;
+    enum io r = conn_read(s, b->data + b->end, room, &n);
+    ex->at_framing = true;
     b->end += n;
     metric_add(M_BYTES_UP_IN, (int64_t)n);
     return r;
@@ -411,12 +417,61 @@ take_more(struct exchange *ex)
     }
 }
 
+/* Does the run that comes now go through a tube? What was read before it is out already. */
+static bool LOOP_ONLY
+splice_due(struct exchange *ex)
+{
+    if (ex->tube_refused || ex->phase != PHASE_BODY || blk_len(ex->down) > 0 || ex->out.len > 0 ||
+        ex->down_bytes < SPLICE_AFTER || ex_recodes_down(ex) || ex->dechunk)
+        return false;
+    uint64_t run = http_body_run(&ex->down_body);
+    if (run == 0 || (ex->tube != NULL && !ex->at_framing))
+        return run > 0;
+    if (run < SPLICE_RUN) { /* small chunks: each would cost a read of its own */
+        tube_free(&ex->tube);
+        return false;
+    }
+    if (ex->tube == NULL && ex->px->cfg->chmux.splice && conn_is_plain(&ex->client->conn) &&
+        conn_is_plain(uconn_stream(ex->uc)))
+        ex->tube = tube_new();
+    ex->tube_refused = ex->tube == NULL;
+    return ex->tube != NULL;
+}
+
+static enum step LOOP_ONLY
+splice_in(struct exchange *ex)
+{
+    size_t n;
+    ex->at_framing = false;
+    uint64_t run = http_body_run(&ex->down_body);
+    enum io r =
+        tube_fill(ex->tube, uconn_stream(ex->uc), run < TUBE_BYTES ? (size_t)run : TUBE_BYTES, &n);
+    if (r == IO_WAIT)
+        return STEP_DRY;
+    if (r != IO_OK)
+        return upstream_ended(ex, r);
+    if (n == 0) {
+        tube_free(&ex->tube);
+        ex->tube_refused = true;
+        return take_more(ex);
+    }
+    metric_add(M_BYTES_UP_IN, (int64_t)n);
+    metric_add(M_BYTES_SPLICED, (int64_t)n);
+    note_received(ex);
+    http_body_skip(&ex->down_body, n);
+    if (http_body_is_done(&ex->down_body))
+        ex->phase = PHASE_END;
+    return STEP_MOVED;
+}
+
 static void LOOP_ONLY
-written(struct exchange *ex, size_t n)
+written(struct exchange *ex, size_t n, bool by_tube)
 {
     metric_add(M_BYTES_CLIENT_OUT, (int64_t)n);
     ex->down_bytes += n;
     ex->progress = loop_now(ex->px->loop);
+    if (by_tube)
+        return;
     size_t part = size_min(n, ex->out_ready - ex->out_sent);
     ex->out_sent += part;
     n -= part;
@@ -451,10 +506,16 @@ give_out(struct exchange *ex)
     if (coded)
         sink_iov(&ex->rc->down, v, &count);
     size_t n = 0;
-    if (ex->phase == PHASE_END && ex->down_closing && !ex->cut && !ex_recodes_down(ex))
-        conn_fin_follows(s);
-    switch (conn_writev(s, v, count, &n)) {
-    case IO_OK: written(ex, n); return STEP_MOVED;
+    enum io r;
+    if (count == 0) {
+        r = tube_drain(ex->tube, s, &n);
+    } else {
+        if (ex->phase == PHASE_END && ex->down_closing && !ex->cut && !ex_recodes_down(ex))
+            conn_fin_follows(s);
+        r = conn_writev(s, v, count, &n);
+    }
+    switch (r) {
+    case IO_OK: written(ex, n, count == 0); return STEP_MOVED;
     case IO_WAIT: return STEP_DRY;
     case IO_EOF:
     case IO_ERROR: break;
@@ -466,7 +527,7 @@ give_out(struct exchange *ex)
 bool
 ex_has_output(const struct exchange *ex)
 {
-    return ex->out_sent < ex->out_ready || ex->down_valid > 0 ||
+    return ex->out_sent < ex->out_ready || ex->down_valid > 0 || tube_held(ex->tube) > 0 ||
            (ex_recodes_down(ex) && sink_ready(&ex->rc->down));
 }
 
@@ -475,6 +536,8 @@ take_in(struct exchange *ex)
 {
     if (ex->phase == PHASE_BODY && ex_recodes_down(ex))
         return feed(ex);
+    if (splice_due(ex))
+        return splice_in(ex);
     return take_more(ex);
 }
 
@@ -482,8 +545,8 @@ enum step
 ex_pump_down(struct exchange *ex)
 {
     bool moved = false;
-    if (ex->down_valid == 0 && ex->phase != PHASE_END && ex->uc != NULL &&
-        ex->out.len - ex->out_sent <= HEAD_HOLD_MAX) {
+    if (ex->down_valid == 0 && tube_held(ex->tube) == 0 && ex->phase != PHASE_END &&
+        ex->uc != NULL && ex->out.len - ex->out_sent <= HEAD_HOLD_MAX) {
         enum step s = take_in(ex);
         if (s == STEP_ENDED)
             return s;

@@ -23,6 +23,7 @@
 #include "clickhouse/ch_coding.h"
 #include "http/http.h"
 #include "net/tls_server.h"
+#include "net/tube.h"
 #include "proxy/proxy_view.h"
 #include "proxy/users.h"
 #include "rt/pipe.h"
@@ -341,6 +342,9 @@ struct exchange {
     struct http_body down_body;
     struct blk *down;
     size_t down_valid; /* checked and unsent bytes at the front of down */
+    struct tube *tube; /* owned; a large body goes through it */
+    bool tube_refused; /* not for this response */
+    bool at_framing;   /* with a tube: what was taken last may have begun a chunk */
     struct buf out;    /* head, or our own reply, for the client */
     size_t out_ready;  /* of out, may be written: heads wait until they are whole */
     size_t out_sent;

@@ -84,7 +84,8 @@ settings_raise_descriptors(const struct config *cfg, char *why, size_t why_len)
     int64_t connections = 0;
     for (size_t i = 0; i < cfg->upstream_count; i++)
         connections += cfg->upstream[i].pool_size;
-    rlim_t need = (rlim_t)cfg->chmux.max_clients + (rlim_t)connections + OTHER_FDS;
+    /* With each connection a pipe, of two ends, for a large result. */
+    rlim_t need = (rlim_t)cfg->chmux.max_clients + 3 * (rlim_t)connections + OTHER_FDS;
     struct rlimit rl;
     if (getrlimit(RLIMIT_NOFILE, &rl) != 0)
         return true;

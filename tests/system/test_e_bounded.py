@@ -336,7 +336,8 @@ def test_a_stopped_reader_stops_the_server(chmuxd, fake):
     k.send(request("GET", "/?query=SELECT"))
     k.head()
     wait_until(lambda: sender.sent and sender.blocked() and time.monotonic() - sender.last > 0.2, 30)
-    assert sender.sent < 32 * MIB, f"{sender.sent >> 20} MiB went towards a reader that does not read"
+    # What TCP itself holds: tcp_rmem may be 32 MiB, tcp_wmem 4.
+    assert sender.sent < 64 * MIB, f"{sender.sent >> 20} MiB went towards a reader that does not read"
     k.close()
 
 
