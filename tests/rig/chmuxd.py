@@ -173,7 +173,7 @@ class Chmuxd:
     def wait_metric(self, key, value, deadline=DEADLINE):
         """Until the metric equals value, or value(metric) is true."""
         test = value if callable(value) else lambda v: v == value
-        wait_until(lambda: test(self.metric(key)), deadline, f"{key} to become {value}; it is {self.metric(key)}")
+        wait_until(lambda: test(self.metric(key)), deadline, f"{key} to become {value}")
 
     # ---- watching it
     def rss(self):

@@ -256,8 +256,8 @@ class FakeUpstream:
                 # One that chmux has closed may still wait for its script to notice: not counted here.
                 self.peak = max(self.peak, self.open - closed_by_peer(c.sock for c in self.conns if not c.done))
             t = threading.Thread(target=self._serve, args=(conn,), daemon=True)
-            self.threads.append(t)
             t.start()
+            self.threads.append(t)
 
     def _serve(self, conn):
         try:
@@ -312,6 +312,7 @@ class FakeUpstream:
         except OSError:
             pass
         self.sock.close()
+        self.acceptor.join(2)
         for c in list(self.conns):
             try:
                 c.sock.shutdown(socket.SHUT_RDWR)

@@ -2,7 +2,7 @@
 import select
 import time
 
-DEADLINE = 10.0  # seconds; generous, since only a failing test waits this long
+DEADLINE = 30.0  # seconds; generous, since only a failing test waits this long
 
 
 def wait_until(condition, deadline=DEADLINE, what=None, interval=0.005):

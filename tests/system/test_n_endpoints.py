@@ -285,7 +285,7 @@ def test_a_client_that_leaves_inside_a_request_is_gone_at_once(chmuxd, fake, par
     k.send(part)
     c.wait_metric("chmux_clients", 1)
     k.close() if how == "close" else k.reset()
-    c.wait_metric("chmux_clients", 0, 2)
+    c.wait_metric("chmux_clients", 0)
 
 
 @pytest.mark.parametrize("part", [b"GET / HT", b"GET /ping HTTP/1.1\r\n\r\n", b"POST / HTTP/1.1\r\nContent-Length: 9\r\n\r\nhalf"])
@@ -298,7 +298,7 @@ def test_300_clients_that_leave_at_once_leave_nothing(chmuxd, fake, part, how):
         k.send(part)
         k.close() if how == "close" else k.reset()
     c.wait_metric("chmux_clients_accepted_total", 300)
-    c.wait_metric("chmux_clients", 0, 3)
+    c.wait_metric("chmux_clients", 0)
     c.wait_metric("chmux_exchanges", 0)
     c.wait_metric("chmux_queue_waiting", 0)
 

@@ -270,6 +270,7 @@ def test_max_in_flight_holds_others_back_without_a_connection(chmuxd, fake, tmp_
     up.wait_heads(4)
     late.pop(1).close()  # who leaves frees its place
     c.wait_metric("chmux_queue_waiting", 2)
+    wait_until(lambda: len(gate.order) == 4)
     gate.open()
     for k in busy + others + late:
         assert k.response().status == 200

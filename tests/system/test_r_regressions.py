@@ -262,7 +262,7 @@ def test_a_request_that_came_with_sigterm_is_served(chmuxd, fake):
 # ---- no memory left
 def test_admin_answers_when_the_budget_is_spent(chmuxd, fake):
     """/live failed and /metrics came back empty exactly when they were needed."""
-    c = chmuxd(fake().url, chmux__memory_limit="8m", chmux__buffer_size="16k")
+    c = chmuxd(fake().url, chmux__memory_limit="8m", chmux__buffer_size="16k", chmux__head_timeout="10m")
     held = []
     for size in (100000, 10000, 1000):  # unfinished heads, smaller and smaller, until one is refused
         batch = [c.client() for _ in range(150)]
@@ -393,7 +393,7 @@ def test_output_of_a_pipe_that_came_just_now_is_no_stalled_client(fake, gate):
             conn.stall(gates[int(h.query_id[-1])])
             conn.send(part + b"0\r\n\r\n")
 
-    up = fake(script)
+    up = fake(script, deadline=120)
     with Chmuxd(up.url, chmux__inline_limit=0, chmux__workers=2, upstream__pool_size=n,
                 upstream__response_compression="zstd") as c:
         clients = [c.client() for _ in range(n)]

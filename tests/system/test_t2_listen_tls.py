@@ -230,7 +230,7 @@ def test_handshakes_that_stall_are_ended(fake, chmuxd, pki):
 
 
 def test_handshakes_beyond_the_cap_wait_their_turn(fake, chmuxd, pki):
-    c = chmuxd(fake().url, chmux__max_handshakes=2, **secured(pki))
+    c = chmuxd(fake().url, chmux__max_handshakes=2, chmux__head_timeout="10m", **secured(pki))
     stuck = [c.client().send(b"\x16\x03\x01\x02\x00\x01") for _ in range(2)]
     c.wait_metric(NOW % "running", 2)
     ctx = context(pki)

@@ -265,7 +265,7 @@ def test_memory_is_given_back(ch26, link):
     parallel(32, client)
     wait_until(lambda: one.chmux.metric("chmux_exchanges") == 0)
     wait_until(lambda: one.chmux.metric("chmux_memory_used_bytes") < 16 * MIB, what="the budget to be free (some codecs may stay in a cache)")
-    assert one.chmux.metric("chmux_pipes") == 0
+    one.chmux.wait_metric("chmux_pipes", 0)
 
 
 @pytest.mark.memory

@@ -160,7 +160,7 @@ def test_numbers_agree_with_the_api(chmuxd, held, page, picture):
     held.gate.set()
     assert all(r.result().status == 200 for r in running)
     p.wait("document.querySelector('#requests-rows').innerText === 'Nothing runs.'")
-    assert number(p, "pool.active") == "0"
+    p.wait("document.querySelector('[data-k=\"pool.active\"]').textContent === '0'")
 
 
 def test_the_kill_button_kills(chmuxd, held, page, picture):

@@ -164,7 +164,7 @@ def test_pool_and_queue_sizes(reloading, held):
 def test_another_server_and_nothing_is_cut(reloading, held, fake):
     c, file = reloading(held.url)
     running = Background(lambda: c.ask("GET", q("SELECT 1")))
-    c.wait_metric('chmux_upstream_connections{state="active"}', 1)
+    held.wait_heads(1)
     other = fake()
     with c.client() as kept:
         assert [e["host"] for e in show(c, "endpoints")["endpoints"]] == ["127.0.0.1"]
@@ -177,7 +177,7 @@ def test_another_server_and_nothing_is_cut(reloading, held, fake):
     held.gate.set()
     assert running.result().status == 200
     c.wait_metric('chmux_upstream_connections{state="active"}', 0)
-    assert {x["address"] for x in show(c, "pool")["connections"]} == {"%s:%d" % tuple(other.addr)}
+    wait_until(lambda: {x["address"] for x in show(c, "pool")["connections"]} == {"%s:%d" % tuple(other.addr)})  # closed, too
     # Back again, with both: what was idle there stays.
     file["upstream", "url"] = f"{other.url}, {held.url}"
     reload(c)
@@ -276,7 +276,7 @@ def test_compression_level(reloading, fake):
         return c.metric(GZIPPED) - before
 
     quick = coded()  # within a little: an insert that comes in more pieces is flushed more often
-    assert 0.98 < coded() / quick < 1.02
+    assert 0.95 < coded() / quick < 1.05
     file["upstream", "compression_level"] = 9
     reload(c)
     assert coded() / quick < 0.9
@@ -478,7 +478,8 @@ def test_certificates_are_read_again(reloading, ch26, pki, terminator, tmp_path)
     assert c.sql("SELECT 1") == "1\n"
     assert c.metric('chmux_upstream_closes_total{reason="reload"}') == 0  # nothing is new
     shutil.copy(pki.other_ca, ca)
-    assert reload(c)["message"] == "reloaded: 0 options changed, certificates read anew"
+    message = reload(c)["message"]  # or their watch was the first to read them
+    assert message == "reloaded: 0 options changed, certificates read anew" or c.metric(FILES_OK) == 1
     assert c.metric('chmux_upstream_closes_total{reason="reload"}') == 1
     chmux_error(c.ask("GET", q("SELECT 1")), "upstream_connect", 503)
     ca.write_text("no certificate")
