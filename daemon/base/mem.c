@@ -106,7 +106,7 @@ mem_take_long(size_t bytes)
 bool
 mem_take_spare(size_t bytes)
 {
-    return take_below(bytes, mem_limit() / 2);
+    return take_below(bytes, mem_limit() / 4);
 }
 
 void

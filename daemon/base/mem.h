@@ -27,7 +27,7 @@ void mem_give(size_t bytes) ANY_THREAD;
 /* For what a stream holds as long as it lives (codec state, windows): refused above three quarters
  * of the limit, so that there is always room for the blocks that let those who hold state go on. */
 MUST_USE bool mem_take_long(size_t bytes) ANY_THREAD;
-/* For what can be done without: refused above half of the limit. */
+/* For what can be done without: refused above a quarter of the limit. */
 MUST_USE bool mem_take_spare(size_t bytes) ANY_THREAD;
 /* The most mem_take_long() could ever grant. */
 size_t mem_long_limit(void) ANY_THREAD;

@@ -323,11 +323,14 @@ conn_splice_in(struct conn *c, int pipe, size_t max, size_t *n)
         return IO_EOF;
     }
     switch (errno) {
-    case EAGAIN: c->can_read = false; return IO_WAIT;
+    case EAGAIN:
+        return conn_peek(c); /* also said where only recv() goes on: short of memory, URG */
     case EINTR: return IO_WAIT;
-    case ENOSYS: /* a sandbox, or a kernel that is none: it is conn_read()'s */
+    case ENOSYS: /* a sandbox, or a kernel without: it is conn_read()'s, whose turn this would be */
+    case EINVAL:
     case EPERM:
-    case EINVAL: return IO_OK;
+    case EACCES:
+    case ENOMEM: c->can_read = true; return IO_OK;
     default: return fail(c, errno);
     }
 }

@@ -7,26 +7,7 @@
 
 #include "base/no_block.h"
 
-struct tube *
-tube_new(void)
-{
-    if (!mem_take_spare(TUBE_BYTES))
-        return NULL;
-    struct tube *t = mem_zalloc(sizeof(*t));
-    int fds[2];
-    if (t == NULL || pipe2(fds, O_NONBLOCK | O_CLOEXEC) != 0) {
-        mem_free(t);
-        mem_give(TUBE_BYTES);
-        return NULL;
-    }
-    t->out = fds[0];
-    t->in = fds[1];
-    if (fcntl(t->in, F_SETPIPE_SZ, (int)TUBE_BYTES) < (int)TUBE_BYTES)
-        tube_free(&t);
-    return t;
-}
-
-void
+static void
 tube_free(struct tube **tp)
 {
     struct tube *t = *tp;
@@ -36,7 +17,58 @@ tube_free(struct tube **tp)
     close(t->in);
     close(t->out);
     mem_free(t);
+}
+
+static struct tube *
+tube_new(void)
+{
+    struct tube *t = mem_zalloc(sizeof *t);
+    int fds[2];
+    if (t == NULL || pipe2(fds, O_NONBLOCK | O_CLOEXEC) != 0) {
+        mem_free(t);
+        return NULL;
+    }
+    t->out = fds[0];
+    t->in = fds[1];
+    if (fcntl(t->in, F_SETPIPE_SZ, (int)TUBE_BYTES) < (int)TUBE_BYTES)
+        tube_free(&t);
+    return t;
+}
+
+struct tube *
+tubes_get(struct tubes *ts)
+{
+    if (ts->out == TUBES_MAX || !mem_take_spare(TUBE_BYTES))
+        return NULL;
+    struct tube *t = ts->spare != NULL ? ts->spare : tube_new();
+    ts->spare = NULL;
+    if (t == NULL)
+        mem_give(TUBE_BYTES);
+    else
+        ts->out++;
+    return t;
+}
+
+void
+tubes_put(struct tubes *ts, struct tube **tp)
+{
+    struct tube *t = *tp;
+    if (t == NULL)
+        return;
+    *tp = NULL;
+    ts->out--;
     mem_give(TUBE_BYTES);
+    if (t->held == 0 && ts->spare == NULL)
+        ts->spare = t;
+    else
+        tube_free(&t);
+}
+
+void
+tubes_fini(struct tubes *ts)
+{
+    CHECK(ts->out == 0);
+    tube_free(&ts->spare);
 }
 
 enum io

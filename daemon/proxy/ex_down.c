@@ -15,7 +15,7 @@
 #define FILLS_MAX     2     /* reads that bring the client nothing, before others get their turn */
 #define SPLICE_AFTER  (1u << 20)   /* of a response; less is not worth the descriptors */
 #define SPLICE_RUN    (128u << 10) /* of payload without framing */
-#define FRAMING_READ  4096         /* with a tube, what surrounds the runs */
+#define FRAMING_READ  4096         /* what surrounds the runs */
 
 static bool LOOP_ONLY
 is_dropped(const struct exchange *ex, const struct http_field *f)
@@ -286,10 +286,10 @@ fill(struct exchange *ex)
         b->start = 0;
     }
     size_t n = 0, room = blk_cap() - b->end;
-    if (ex->tube != NULL && room > FRAMING_READ)
+    if (ex->splices && room > FRAMING_READ)
         room = FRAMING_READ;
     enum io r = conn_read(s, b->data + b->end, room, &n);
-    ex->at_framing = true;
+    ex->in_run = false;
     b->end += n;
     metric_add(M_BYTES_UP_IN, (int64_t)n);
     return r;
@@ -421,28 +421,28 @@ take_more(struct exchange *ex)
 static bool LOOP_ONLY
 splice_due(struct exchange *ex)
 {
-    if (ex->tube_refused || ex->phase != PHASE_BODY || blk_len(ex->down) > 0 || ex->out.len > 0 ||
+    if (ex->no_splice || ex->phase != PHASE_BODY || blk_len(ex->down) > 0 || ex->out.len > 0 ||
         ex->down_bytes < SPLICE_AFTER || ex_recodes_down(ex) || ex->dechunk)
         return false;
     uint64_t run = http_body_run(&ex->down_body);
-    if (run == 0 || (ex->tube != NULL && !ex->at_framing))
-        return run > 0;
-    if (run < SPLICE_RUN) { /* small chunks: each would cost a read of its own */
-        tube_free(&ex->tube);
+    if (run == 0)
+        return false;
+    if (!ex->in_run && run < SPLICE_RUN) { /* small chunks: each would cost a read of its own */
+        ex->splices = false;
         return false;
     }
-    if (ex->tube == NULL && ex->px->cfg->chmux.splice && conn_is_plain(&ex->client->conn) &&
+    if (ex->px->cfg->chmux.splice && conn_is_plain(&ex->client->conn) &&
         conn_is_plain(uconn_stream(ex->uc)))
-        ex->tube = tube_new();
-    ex->tube_refused = ex->tube == NULL;
-    return ex->tube != NULL;
+        ex->tube = tubes_get(&ex->px->tubes);
+    ex->splices = ex->tube != NULL;
+    ex->no_splice = !ex->splices;
+    return ex->splices;
 }
 
 static enum step LOOP_ONLY
 splice_in(struct exchange *ex)
 {
     size_t n;
-    ex->at_framing = false;
     uint64_t run = http_body_run(&ex->down_body);
     enum io r =
         tube_fill(ex->tube, uconn_stream(ex->uc), run < TUBE_BYTES ? (size_t)run : TUBE_BYTES, &n);
@@ -451,10 +451,11 @@ splice_in(struct exchange *ex)
     if (r != IO_OK)
         return upstream_ended(ex, r);
     if (n == 0) {
-        tube_free(&ex->tube);
-        ex->tube_refused = true;
+        ex->splices = ex->in_run = false;
+        ex->no_splice = true;
         return take_more(ex);
     }
+    ex->in_run = true;
     metric_add(M_BYTES_UP_IN, (int64_t)n);
     metric_add(M_BYTES_SPLICED, (int64_t)n);
     note_received(ex);
@@ -566,5 +567,7 @@ ex_pump_down(struct exchange *ex)
     }
     if (ex->down != NULL && blk_len(ex->down) == 0)
         blk_put(&ex->down);
+    if (tube_held(ex->tube) == 0)
+        tubes_put(&ex->px->tubes, &ex->tube);
     return moved ? STEP_MOVED : STEP_DRY;
 }

@@ -154,7 +154,7 @@ ex_end(struct exchange *ex, enum farewell how)
     list_unlink(&ex->starved_link);
     list_remove(&ex->link);
     blk_put(&ex->down);
-    tube_free(&ex->tube);
+    tubes_put(&ex->px->tubes, &ex->tube);
     recode_free(ex);
     struct blk *rest = ex->up;
     ex->up = NULL;

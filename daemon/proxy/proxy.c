@@ -413,6 +413,7 @@ proxy_free(struct proxy **pp)
     CHECK(px->client_count == 0 && px->kill_count == 0);
     loop_undefer(&px->drain_task);
     timer_fini(&px->starved_timer);
+    tubes_fini(&px->tubes);
     timer_fini(&px->drain_timer);
     timer_fini(&px->quiet_timer);
     exchange_free_spares(px);

@@ -124,6 +124,7 @@ struct proxy {
     struct list exchanges; /* that run, oldest first */
     struct errors errors;
     struct list starved; /* exchanges that wait for memory */
+    struct tubes tubes;
     struct timer starved_timer;
     struct list spare; /* exchanges to use again */
     size_t spare_count;
@@ -342,9 +343,10 @@ struct exchange {
     struct http_body down_body;
     struct blk *down;
     size_t down_valid; /* checked and unsent bytes at the front of down */
-    struct tube *tube; /* owned; a large body goes through it */
-    bool tube_refused; /* not for this response */
-    bool at_framing;   /* with a tube: what was taken last may have begun a chunk */
+    struct tube *tube; /* owned, while bytes are in it: those before the ones in down */
+    bool splices;      /* its runs go through tubes */
+    bool in_run;       /* what came last did, and more of the same run does too */
+    bool no_splice;    /* it cannot: not for this response */
     struct buf out;    /* head, or our own reply, for the client */
     size_t out_ready;  /* of out, may be written: heads wait until they are whole */
     size_t out_sent;

@@ -4,10 +4,12 @@
 #include <sys/resource.h>
 #include <unistd.h>
 
+#include "net/tube.h"
+
 /* not on the loop: boot, and the thread that prepares a reload */
 
 #define FILE_MAX  (1 << 20)
-#define OTHER_FDS 64 /* stdio, epoll, listeners, admin, eventfds, DNS, files */
+#define OTHER_FDS (64 + 2 * TUBES_MAX) /* stdio, epoll, listeners, admin, eventfds, DNS, files */
 
 /* The whole file, to be freed; NULL: *errors says why. */
 static char *
@@ -84,8 +86,7 @@ settings_raise_descriptors(const struct config *cfg, char *why, size_t why_len)
     int64_t connections = 0;
     for (size_t i = 0; i < cfg->upstream_count; i++)
         connections += cfg->upstream[i].pool_size;
-    /* With each connection a pipe, of two ends, for a large result. */
-    rlim_t need = (rlim_t)cfg->chmux.max_clients + 3 * (rlim_t)connections + OTHER_FDS;
+    rlim_t need = (rlim_t)cfg->chmux.max_clients + (rlim_t)connections + OTHER_FDS;
     struct rlimit rl;
     if (getrlimit(RLIMIT_NOFILE, &rl) != 0)
         return true;
