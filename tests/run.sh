@@ -41,14 +41,60 @@ ctest_stage() {
     ctest --preset "$2" -j "$jobs" --no-tests=error --output-junit "$results/$1.xml"
 }
 
-# system_stage STAGE PRESET FOLDER [pytest arguments]
+# A network of its own, so that two pytests at a time cannot meet on a port. Needs root.
+own_network=(unshare --net sh -c 'ip link set lo up && exec "$@"' sh)
+network=()
+if "${own_network[@]}" true 2>/dev/null; then may_share=yes; else may_share=no; fi
+
+# system_build PRESET
+system_build() {
+    build "$1" && cmake --build --preset "$1" --target codec_cat || return
+    venv=$(ensure_venv tests/requirements.txt)
+}
+
+# system_stage STAGE PRESET [pytest arguments]
 system_stage() {
-    local stage=$1 preset=$2 folder=$3 venv
-    shift 3
-    build "$preset" && cmake --build --preset "$preset" --target codec_cat || return
-    venv=$(ensure_venv tests/requirements.txt) || return
-    CHMUXD=$PWD/build/$preset/chmuxd "${network[@]}" "$venv/bin/python" -m pytest "$folder" -q -ra \
+    local stage=$1 preset=$2 venv
+    shift 2
+    system_build "$preset" || return
+    run_pytest "$stage" "$preset" "$@"
+}
+
+run_pytest() {
+    local stage=$1 preset=$2
+    shift 2
+    CHMUXD=$PWD/build/$preset/chmuxd "${network[@]}" "$venv/bin/python" -m pytest -q -ra \
         -p no:cacheprovider --junitxml="$results/$stage.xml" "$@"
+}
+
+# half N TESTS...: in the background
+half() {
+    local half=system-$1
+    shift
+    run_pytest "$half" release "$@" >"$results/$half.log" 2>&1 || touch "$results/$half.broken"
+}
+
+# Much of a system test is waiting, so two halves share the machine.
+system_halves() {
+    local venv broken
+    if [ "$may_share" = no ]; then
+        system_stage system release tests/system
+        return
+    fi
+    system_build release || return
+    (
+        network=("${own_network[@]}")
+        half 1 tests/system/test_[a-s]*.py tests/system/test_t[0-9]*.py
+    ) &
+    half 2 tests/system/test_t_*.py tests/system/test_[u-z]*.py
+    wait $!
+    broken=$(cd "$results" && ls -- system-[12].broken 2>/dev/null)
+    if [ "$broken" = system-1.broken ]; then
+        cat "$results/system-2.log" "$results/system-1.log" # what broke comes last
+    else
+        cat "$results/system-1.log" "$results/system-2.log"
+    fi
+    [ -z "$broken" ]
 }
 
 stage_dev() { ctest_stage dev dev; }
@@ -56,7 +102,7 @@ stage_clang() { ctest_stage clang dev-clang; }
 stage_asan() { ctest_stage asan asan; }
 stage_tsan() { ctest_stage tsan tsan; }
 stage_fuzz() { ctest_stage fuzz fuzz; }
-stage_system() { system_stage system release tests/system; }
+stage_system() { system_halves; }
 stage_system_asan() { system_stage system-asan asan tests/system -m "san and not slow"; }
 stage_system_tsan() { system_stage system-tsan tsan tests/system -m "san and not slow and not loop"; }
 stage_bench() { system_stage bench release tests/bench; }
@@ -100,15 +146,11 @@ ensure_packages $packages || die "the packages could not be installed"
 rm -rf "$results"
 mkdir -p "$results"
 
-# A network of its own, so that two stages at a time cannot meet on a port. Needs root.
-own_network=(unshare --net sh -c 'ip link set lo up && exec "$@"' sh)
-network=()
-
 run_stage() {
     local stage=$1 started=$SECONDS rc=0
     "stage_${stage//-/_}" >"$results/$stage.log" 2>&1 || rc=$?
     if [ $rc -ne 0 ]; then
-        touch "$results/$stage.broken"
+        ls -- "$results/$stage"-[12].broken >/dev/null 2>&1 || touch "$results/$stage.broken"
         tail -n 200 "$results/$stage.log"
     fi
     printf '=== %s: %s, %d s, log in build/results/%s.log\n' "$stage" \
@@ -116,10 +158,10 @@ run_stage() {
 }
 
 for stage in $stages; do
-    # Much of a system test is waiting, so the two under sanitizers share the machine.
+    # The two under sanitizers share the machine, too.
     case "$stage $stages " in
     system-asan*" system-tsan "*)
-        if "${own_network[@]}" true 2>/dev/null; then
+        if [ "$may_share" = yes ]; then
             (
                 network=("${own_network[@]}")
                 run_stage "$stage"
