@@ -306,6 +306,24 @@ conn_writev(struct conn *c, const struct iovec *v, int count, size_t *n)
     return tls_writev(c, v, count, want, n);
 }
 
+/* As splice(2), but "nothing now" is said of the socket only: what comes between the call and the
+ * look behind it is taken too, or it would pass for bytes that only recv() takes (it goes on behind
+ * an urgent one, and where splice() finds no memory). */
+static ssize_t
+splice_in(struct conn *c, int pipe, size_t max, enum io *left)
+{
+    for (int tries = 2;;) {
+        ssize_t got = splice(c->fd, NULL, pipe, NULL, max, SPLICE_F_MOVE | SPLICE_F_NONBLOCK);
+        if (got >= 0 || errno != EAGAIN)
+            return got;
+        *left = conn_peek(c);
+        if (--tries == 0 || *left != IO_OK) {
+            errno = EAGAIN;
+            return -1;
+        }
+    }
+}
+
 enum io
 conn_splice_in(struct conn *c, int pipe, size_t max, size_t *n)
 {
@@ -313,7 +331,8 @@ conn_splice_in(struct conn *c, int pipe, size_t max, size_t *n)
     if (!c->can_read && !c->came_short)
         return IO_WAIT;
     c->came_short = false;
-    ssize_t got = splice(c->fd, NULL, pipe, NULL, max, SPLICE_F_MOVE | SPLICE_F_NONBLOCK);
+    enum io left = IO_WAIT;
+    ssize_t got = splice_in(c, pipe, max, &left);
     if (got > 0) { /* how much there was is not told by how much came: can_read stays */
         *n = (size_t)got;
         return IO_OK;
@@ -323,8 +342,7 @@ conn_splice_in(struct conn *c, int pipe, size_t max, size_t *n)
         return IO_EOF;
     }
     switch (errno) {
-    case EAGAIN:
-        return conn_peek(c); /* also said where only recv() goes on: short of memory, URG */
+    case EAGAIN: return left;
     case EINTR: return IO_WAIT;
     case ENOSYS: /* a sandbox, or a kernel without: it is conn_read()'s, whose turn this would be */
     case EINVAL:

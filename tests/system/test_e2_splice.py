@@ -235,4 +235,5 @@ def test_a_large_select_is_the_same(chmuxd, ch26):
     sql = "SELECT number, cityHash64(number) FROM numbers(2000000) FORMAT TSV"
     c = chmuxd(ch26.url)
     got, want = (ask(addr, "POST", "/", (), sql.encode()) for addr in (c.addr, ch26.addr))
-    assert got.complete and want.complete and got.body == want.body and c.metric(SPLICED) > MIB
+    assert got.complete and want.complete and got.body == want.body
+    assert c.metric(SPLICED) > 0.9 * (len(want.body) - 2 * MIB)  # to its end

@@ -6,6 +6,8 @@
 #include <linux/filter.h>
 #include <linux/seccomp.h>
 #include <netinet/in.h>
+#include <netinet/tcp.h>
+#include <pthread.h>
 #include <stddef.h>
 #include <sys/prctl.h>
 #include <sys/resource.h>
@@ -16,7 +18,8 @@
 #include "base/mem.h"
 #include "net/tube.h"
 
-#define BIG (8u << 20)
+#define BIG     (8u << 20)
+#define DRIPPED (2u << 20)
 
 static struct loop *loop;
 static struct tubes tubes;
@@ -236,6 +239,55 @@ test_nothing_is_left_behind_what_splice_stops_at(void **state)
     both_close();
 }
 
+static void *
+drip(void *arg)
+{
+    (void)arg;
+    size_t sent = 0;
+    while (sent < DRIPPED) {
+        unsigned char few[8];
+        for (size_t i = 0; i < sizeof few; i++)
+            few[i] = nth(sent + i);
+        ssize_t put = send(server, few, sizeof few, MSG_NOSIGNAL);
+        if (put > 0)
+            sent += (size_t)put;
+    }
+    return NULL;
+}
+
+/* Bytes that come while the socket is found empty are no reason to give up. */
+static void
+test_what_comes_meanwhile_goes_through_too(void **state)
+{
+    thr_check_loop();
+    (void)state;
+    both_open();
+    T_EQ(setsockopt(server, IPPROTO_TCP, TCP_NODELAY, &(int){1}, sizeof(int)), 0);
+    struct tube *t = tubes_get(&tubes);
+    pthread_t sender;
+    T_EQ(pthread_create(&sender, NULL, drip, NULL), 0);
+    size_t filled = 0, taken = 0;
+    while (taken < DRIPPED) {
+        size_t n = 0;
+        enum io r;
+        while ((r = tube_fill(t, &from, BIG, &n)) == IO_OK && n > 0) {
+            filled += n;
+            while (t->held > 0) {
+                if (tube_drain(t, &to, &n) != IO_OK)
+                    turn();
+                take(&taken, BIG);
+            }
+        }
+        T_EQ(r, IO_WAIT);
+        take(&taken, BIG);
+        turn();
+    }
+    T_EQ(filled, DRIPPED);
+    T_EQ(pthread_join(sender, NULL), 0);
+    tubes_put(&tubes, &t);
+    both_close();
+}
+
 static void
 test_ends_are_told(void **state)
 {
@@ -376,6 +428,7 @@ main(void)
         TEST(test_bytes_go_through_in_order),
         TEST(test_a_run_ends_where_it_ends),
         TEST(test_nothing_is_left_behind_what_splice_stops_at),
+        TEST(test_what_comes_meanwhile_goes_through_too),
         TEST(test_ends_are_told),
         TEST(test_a_reader_that_is_gone_is_told),
         TEST(test_as_many_as_there_may_be),
