@@ -10,7 +10,8 @@
 #define SPARE_MAX      64
 #define SPARE_BUF_MAX  16384 /* a spare exchange keeps small buffers only */
 #define LOOK_AFTER_US  100000
-#define MOVES_PER_WAKE 12 /* then others get their turn */
+#define MOVES_PER_WAKE 12         /* then others get their turn, */
+#define BYTES_PER_WAKE (4u << 20) /* a few milliseconds of the kernel's copying */
 #define OUT_MAX        (4 << 20)
 #define TO(s)          (1u << EX_##s)
 
@@ -292,7 +293,10 @@ watch_for_stall(struct exchange *ex)
 void
 ex_pump(struct exchange *ex)
 {
-    for (int moves = 0; moves < MOVES_PER_WAKE; moves++) {
+    uint64_t before = ex->down_bytes + ex->up_bytes;
+    for (int moves = 0;
+         moves < MOVES_PER_WAKE && ex->down_bytes + ex->up_bytes - before < BYTES_PER_WAKE;
+         moves++) {
         enum step up = STEP_DRY;
         if (ex->state == EX_SENDING && !ex->up_broken)
             up = ex_pump_up(ex);
