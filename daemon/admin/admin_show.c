@@ -498,6 +498,7 @@ on_error(void *arg, const struct proxy_error_view *v)
     jsonw_uint(w->j, "times", v->times);
     put_some(w->j, "exchange", v->exchange);
     put_some(w->j, "client", v->client);
+    jsonw_text(w->j, "peer", v->peer[0] == '\0' ? NULL : v->peer);
     put_name(w->j, "user", str_of(v->user));
     put_name(w->j, "query_id", str_of(v->query_id));
     jsonw_text(w->j, "upstream", v->upstream);

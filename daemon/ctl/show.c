@@ -35,7 +35,8 @@ static const struct view {
         "?output_waits"},
     {"config", "config", "section key value source reloadable"},
     {"errors", "errors",
-        "+time_ms age_ms reason status ?code times exchange client user query_id ?upstream detail"},
+        "+time_ms age_ms reason status ?code times exchange client ?peer user query_id ?upstream "
+        "detail"},
 };
 
 static const char running_columns[] =

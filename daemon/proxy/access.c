@@ -15,6 +15,7 @@
 struct line {
     struct log_field f[FIELDS_MAX];
     size_t count;
+    char peer[ADDR_TEXT_MAX];
 };
 
 static void
@@ -113,6 +114,8 @@ add_common(struct line *l, const struct exchange *ex, bool complete, struct str 
     struct mono now = loop_now(ex->px->loop);
     add_num(l, "id", (int64_t)ex->id);
     add_num(l, "client", (int64_t)ex->client->id);
+    client_peer(ex->client, l->peer);
+    add_str(l, "peer", str_of(l->peer));
     add_str(l, "user", str_n(ex->ch.user, ex->ch.user_len));
     add_str(l, "query_id", str_n(ex->ch.query_id, ex->ch.query_id_len));
     add_str(l, "method", method);
@@ -165,6 +168,22 @@ log_slow(const struct exchange *ex, bool complete, struct str method, struct str
     add_str(&l, "query", buf_ok(&query) ? str_n(query.p, query.len) : STR(""));
     log_fields(LOG_WARN, "slow", l.f, l.count);
     buf_fini(&query);
+}
+
+void
+client_log_refused(struct client *c, enum err e, size_t sent)
+{
+    struct line l = {.count = 0};
+    add_num(&l, "id", 0);
+    add_num(&l, "client", (int64_t)c->id);
+    client_peer(c, l.peer);
+    add_str(&l, "peer", str_of(l.peer));
+    add_num(&l, "status", err_info(e)->status);
+    add_num(&l, "exception", err_info(e)->code);
+    add_num(&l, "complete", 1);
+    add_num(&l, "bytes_out", (int64_t)sent);
+    add_str(&l, "error", str_of(err_info(e)->token));
+    log_fields(LOG_INFO, "access", l.f, l.count);
 }
 
 void

@@ -42,6 +42,35 @@ peer_key(const struct addr *peer)
     return 0; /* unix: asked for when it matters */
 }
 
+static void
+keep_peer(struct client *c, const struct addr *peer)
+{
+    c->is_unix = peer->sa.sa_family == AF_UNIX;
+    c->peer_key = peer_key(peer);
+    if (peer->sa.sa_family == AF_INET)
+        c->peer.in4 = peer->in4;
+    else if (peer->sa.sa_family == AF_INET6)
+        c->peer.in6 = peer->in6;
+}
+
+void
+client_peer(struct client *c, char out[ADDR_TEXT_MAX])
+{
+    int64_t uid = client_uid(c);
+    struct addr a = {.sa = c->peer.sa};
+    if (uid >= 0) {
+        snprintf(out, ADDR_TEXT_MAX, "unix:uid=%" PRId64, uid);
+    } else if (c->is_unix) {
+        snprintf(out, ADDR_TEXT_MAX, "unix");
+    } else {
+        if (a.sa.sa_family == AF_INET6)
+            a.in6 = c->peer.in6;
+        else
+            a.in4 = c->peer.in4;
+        addr_format(&a, out);
+    }
+}
+
 uint64_t
 client_flow_key(struct client *c, struct str user)
 {
@@ -67,14 +96,16 @@ client_uid(struct client *c)
 
 /* Of no request: there was none yet. */
 static void LOOP_ONLY
-note_error(struct proxy *px, uint64_t client, enum err e, const char *detail)
+note_error(struct proxy *px, struct client *c, enum err e, const char *detail)
 {
     const struct err_info *info = err_info(e);
     struct error_entry entry = {.at = loop_now(px->loop),
         .token = info->token,
         .status = info->status,
         .code = info->code,
-        .client = client};
+        .client = c == NULL ? 0 : c->id};
+    if (c != NULL)
+        client_peer(c, entry.peer);
     snprintf(entry.detail, sizeof entry.detail, "%s", detail == NULL ? info->text : detail);
     errors_note(&px->errors, &entry);
 }
@@ -83,14 +114,14 @@ void
 client_accept(struct proxy *px, const struct door *door, int fd, const struct addr *peer)
 {
     if (px->client_count >= (size_t)px->cfg->chmux.max_clients) {
-        note_error(px, 0, ERR_MAX_CLIENTS, NULL);
+        note_error(px, NULL, ERR_MAX_CLIENTS, NULL);
         listener_turn_away(fd, door_busy_reply(px, door), M_REFUSED_MAX_CLIENTS);
         return;
     }
     if (!door_allows(door, peer)) {
         char text[ADDR_TEXT_MAX];
         addr_format(peer, text);
-        note_error(px, 0, ERR_NOT_ALLOWED, text);
+        note_error(px, NULL, ERR_NOT_ALLOWED, text);
         LOG_D("client_not_allowed peer=%s listener=%s", text, door->name);
         listener_turn_away(fd, door_stranger_reply(px, door), M_REFUSED_NOT_ALLOWED);
         return;
@@ -106,8 +137,7 @@ client_accept(struct proxy *px, const struct door *door, int fd, const struct ad
     c->door = door;
     c->id = ++px->next_client_id;
     c->since = loop_now(px->loop);
-    c->peer_key = peer_key(peer);
-    c->is_unix = peer->sa.sa_family == AF_UNIX;
+    keep_peer(c, peer);
     buf_init(&c->in, HTTP_MAX_HEAD);
     timer_init(&c->timer, px->loop, on_timer, c);
     if (!timer_reserve(&c->timer))
@@ -126,7 +156,11 @@ client_accept(struct proxy *px, const struct door *door, int fd, const struct ad
         c->state = CLIENT_IDLE;
         timer_arm_in(&c->timer, px->cfg->chmux.idle_timeout);
     }
-    LOG_D("client_accepted client=%" PRIu64, c->id);
+    if (log_on(LOG_DEBUG)) {
+        char text[ADDR_TEXT_MAX];
+        client_peer(c, text);
+        LOG_D("client_accepted client=%" PRIu64 " peer=%s", c->id, text);
+    }
     /* Its request is here with it, over TCP; over a unix socket often. */
     c->conn.can_read = true;
     on_stream(c);
@@ -281,7 +315,9 @@ refuse(struct client *c, enum err e, const char *detail, bool head)
     metric_inc(e == ERR_NOMEM       ? M_REFUSED_MEMORY
                : e == ERR_TOO_LARGE ? M_REFUSED_TOO_LARGE
                                     : M_REFUSED_BAD_REQUEST);
-    note_error(c->px, c->id, e, detail);
+    note_error(c->px, c, e, detail);
+    if (c->px->cfg->log.access)
+        client_log_refused(c, e, put);
     LOG_D("client_refused client=%" PRIu64 " status=%d error=%s why=\"%s\"", c->id, info->status,
         info->token, detail == NULL ? "" : detail);
     if (r == IO_ERROR)

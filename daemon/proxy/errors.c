@@ -46,5 +46,6 @@ ex_note_error(struct exchange *ex, const char *token, int status, int code, cons
     snprintf(e.query_id, sizeof e.query_id, STR_FMT,
         STR_ARG(str_n(ex->ch.query_id, ex->ch.query_id_len)));
     snprintf(e.detail, sizeof e.detail, "%s", detail == NULL ? "" : detail);
+    client_peer(ex->client, e.peer);
     errors_note(&ex->px->errors, &e);
 }

@@ -89,6 +89,7 @@ ex_fail(struct exchange *ex, enum err e, const char *detail)
     }
     ex->out_ready = ex->out.len;
     ex->status.code = err_info(e)->status;
+    ex->exception_code = err_info(e)->code;
     ex->down_closing = !keep;
     ex->phase = PHASE_END;
     ex_goto(ex, EX_REPLYING);

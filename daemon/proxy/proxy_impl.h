@@ -45,6 +45,7 @@ struct error_entry { /* texts are terminated, and cut to fit */
     int status, code;     /* 0: none */
     uint64_t exchange, client, times;
     char user[64], query_id[64], detail[192];
+    char peer[ADDR_TEXT_MAX]; /* of the client; "": of none */
 };
 
 struct errors { /* a ring: entry[count % ERRORS_KEPT] is the next to be written */
@@ -198,6 +199,11 @@ struct client {
     struct buf in;         /* read and not used yet: part of a head, or what follows a request */
     size_t in_scanned;
     uint64_t id, served, peer_key;
+    union { /* of a TCP client; the kernel forgets it with a reset */
+        struct sockaddr sa;
+        struct sockaddr_in in4;
+        struct sockaddr_in6 in6;
+    } peer;
     struct mono since;
     int64_t linger_left;
     struct mono unsent_since; /* CLIENT_CUTTING: so many bytes since then */
@@ -246,6 +252,8 @@ client_cert_cn(const struct client *c)
 {
     return c->cert == NULL ? STR("") : str_of(c->cert->cn);
 }
+/* "127.0.0.1:40000", "unix:uid=33", "unix". */
+void client_peer(struct client *c, char out[ADDR_TEXT_MAX]) LOOP_ONLY;
 /* Of a unix peer, as it connected; -1: it is none, or not known. */
 int64_t client_uid(struct client *c) LOOP_ONLY;
 /* Whose turn a request of this client counts as. */
@@ -423,6 +431,8 @@ MUST_USE enum err ex_compose_head(
     struct exchange *ex, const struct http_req *r, const struct users_given *given) LOOP_ONLY;
 MUST_USE bool ex_set_host(struct exchange *ex) LOOP_ONLY;
 void ex_log(const struct exchange *ex, bool complete) LOOP_ONLY;
+/* What had no head that could be used was refused; so many bytes were sent. */
+void client_log_refused(struct client *c, enum err e, size_t sent) LOOP_ONLY;
 /* Is there anything for the client that has not been written? */
 bool ex_has_output(const struct exchange *ex) LOOP_ONLY;
 

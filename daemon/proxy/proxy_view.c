@@ -22,24 +22,12 @@ client_state_name(const struct client *c)
 
 /* "" when the kernel does not say: the client may be gone. */
 static void
-socket_address(int fd, int (*get)(int, struct sockaddr *, socklen_t *), char out[ADDR_TEXT_MAX])
+local_address(int fd, char out[ADDR_TEXT_MAX])
 {
     struct addr a = {.len = sizeof a.un};
     out[0] = '\0';
-    if (get(fd, &a.sa, &a.len) == 0)
+    if (getsockname(fd, &a.sa, &a.len) == 0)
         addr_format(&a, out);
-}
-
-static int
-get_peer(int fd, struct sockaddr *a, socklen_t *len)
-{
-    return getpeername(fd, a, len);
-}
-
-static int
-get_local(int fd, struct sockaddr *a, socklen_t *len)
-{
-    return getsockname(fd, a, len);
 }
 
 void
@@ -47,7 +35,7 @@ proxy_each_client(const struct proxy *px, proxy_client_fn fn, void *arg)
 {
     struct mono now = loop_now(px->loop);
     LIST_EACH (node, &px->clients) {
-        const struct client *c = CONTAINER_OF(node, struct client, link);
+        struct client *c = CONTAINER_OF(node, struct client, link);
         char peer[ADDR_TEXT_MAX] = "unix", local[ADDR_TEXT_MAX];
         struct proxy_client_view v = {
             .id = c->id,
@@ -66,12 +54,12 @@ proxy_each_client(const struct proxy *px, proxy_client_fn fn, void *arg)
         struct ucred cred;
         socklen_t len = sizeof cred;
         if (!c->is_unix) {
-            socket_address(c->conn.fd, get_peer, peer);
+            client_peer(c, peer);
         } else if (getsockopt(c->conn.fd, SOL_SOCKET, SO_PEERCRED, &cred, &len) == 0) {
             v.uid = cred.uid;
             v.pid = cred.pid;
         }
-        socket_address(c->conn.fd, get_local, local);
+        local_address(c->conn.fd, local);
         if (!fn(arg, &v))
             return;
     }
@@ -338,6 +326,7 @@ proxy_each_error(const struct proxy *px, proxy_error_fn fn, void *arg)
             .upstream = e->upstream,
             .user = e->user,
             .query_id = e->query_id,
+            .peer = e->peer,
             .detail = e->detail,
         };
         if (!fn(arg, &v))

@@ -92,7 +92,7 @@ struct proxy_error_view {
     int status, code;   /* HTTP, ClickHouse; 0: none */
     uint64_t exchange, client, times;
     const char *upstream;
-    const char *user, *query_id, *detail; /* "" where there is none */
+    const char *user, *query_id, *peer, *detail; /* "" where there is none */
 };
 typedef bool (*proxy_error_fn)(void *arg, const struct proxy_error_view *v); /* on the loop */
 /* The last ones, newest first. */

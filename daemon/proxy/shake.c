@@ -67,6 +67,7 @@ note(struct client *c, const char *why)
 {
     struct error_entry e = {.at = loop_now(c->px->loop), .token = "tls_handshake", .client = c->id};
     snprintf(e.detail, sizeof e.detail, "%s", why);
+    client_peer(c, e.peer);
     errors_note(&c->px->errors, &e);
     LOG_D("client_tls_failed client=%" PRIu64 " why=\"%s\"", c->id, why);
 }

@@ -1,10 +1,11 @@
 """t3: what logs say of a request: ids of its trace, slow queries without their values, no value of the URL."""
 import json
+import os
 
 import pytest
 
 from helpers import q
-from rig.http1 import request
+from rig.http1 import ask, request
 from rig.wait import wait_until
 
 pytestmark = pytest.mark.san
@@ -90,3 +91,27 @@ def test_the_access_log_holds_no_query(fake, chmuxd):
     (line,) = lines(c, "access")
     assert line["target"].endswith("database=d&query=***&param_x=***&password=***&a=b")
     assert SECRET not in c.stderr
+
+
+def test_the_access_log_says_who_asked_and_what_chmux_answered(fake, chmuxd, tmp_path):
+    up = fake()
+    c = chmuxd(up.url, log__format="json", log__access="yes", listen=("127.0.0.1:0", f"unix:{tmp_path}/s"))
+    with c.client() as client:
+        port = client.sock.getsockname()[1]
+        assert client.send(request("GET", q("SELECT 1"))).response("GET").status == 200
+        client.send(b"GET / HTTP/1.1\r\nbroken\r\n\r\n")
+        assert client.response().status == 400
+    ok, bad = lines(c, "access", 2)
+    assert ok["peer"] == bad["peer"] == f"127.0.0.1:{port}" and ok["client"] == bad["client"]
+    assert (ok["status"], ok["exception"], ok["error"]) == (200, 0, "")
+    assert (bad["id"], bad["status"], bad["error"]) == (0, 400, "bad_request") and bad["exception"] > 0 < bad["bytes_out"]
+    assert ask(f"{tmp_path}/s", "GET", q("SELECT 1")).status == 200
+    assert lines(c, "access", 3)[2]["peer"] == f"unix:uid={os.getuid()}"
+
+
+def test_the_code_of_an_error_of_chmux_is_logged(chmuxd):
+    c = chmuxd("http://127.0.0.1:1", log__format="json", log__access="yes")
+    r = c.ask("GET", q("SELECT 1"))
+    (line,) = lines(c, "access")
+    assert (line["status"], line["error"]) == (503, "upstream_connect")
+    assert line["exception"] == int(r.header("X-ClickHouse-Exception-Code"))

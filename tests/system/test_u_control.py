@@ -150,6 +150,7 @@ def test_errors_tell_exceptions_of_clickhouse_and_bad_requests(control, fake):
         client.send(b"GET / HTTP/1.1\r\nbroken\r\n\r\n")
         assert client.response().status == 400
     newest, older = get(c, "errors")["errors"]
+    assert newest["peer"].startswith("127.0.0.1:") and older["peer"].startswith("127.0.0.1:") and newest["peer"] != older["peer"]
     assert newest["reason"] == "bad_request" and newest["status"] == 400
     assert (older["reason"], older["code"], older["status"], older["query_id"]) == ("clickhouse", 62, 500, "bad-1")
 
