@@ -1,7 +1,7 @@
 #ifndef CHMUX_CLICKHOUSE_CH_H
 #define CHMUX_CLICKHOUSE_CH_H
 /*
- * clickhouse: what a request means to ClickHouse, sans-I/O. Facts: shared/protocol/http.md.
+ * clickhouse: what a request means to ClickHouse, sans-I/O. Facts: docs/HTTP.md.
  *
  * Ownership  Results are spans of the request's own bytes (borrowed) or copied into fixed arrays.
  */

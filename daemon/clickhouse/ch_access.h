@@ -2,7 +2,7 @@
 #define CHMUX_CLICKHOUSE_CH_ACCESS_H
 /*
  * ch_access: who a request says it is and what it sets, and how to make it say something else.
- * Sans-I/O. Facts: shared/protocol/http.md sections 5 and 6.
+ * Sans-I/O. Facts: docs/HTTP.md, docs/USAGE.md (Users).
  *
  * Ownership  Spans borrow the request, or what the caller gave.
  */

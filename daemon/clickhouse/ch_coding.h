@@ -2,7 +2,7 @@
 #define CHMUX_CLICKHOUSE_CH_CODING_H
 /*
  * ch_coding: what a request says about compression, and how to say something else to ClickHouse.
- * Sans-I/O. Facts: shared/protocol/http.md sections 7 and 8.
+ * Sans-I/O. Facts: docs/HTTP.md (compression).
  *
  * Ownership  Spans borrow the request.
  */

@@ -1,8 +1,8 @@
 #ifndef CHMUX_CODEC_CITY_H
 #define CHMUX_CODEC_CITY_H
 /*
- * city: CityHash128 v1.0.2, the checksum of ClickHouse's compressed blocks (protocol/native.md
- * section 6; later versions of CityHash give other results).
+ * city: CityHash128 v1.0.2, the checksum of ClickHouse's compressed blocks (later versions of
+ * CityHash give other results).
  */
 #include "base/base.h"
 

@@ -21,7 +21,7 @@
         "replace all connections to ClickHouse")                                                   \
     X(KILL, "kill", "ID", OPT_JSON, "end one request and its query; show exchanges has the ids")   \
     X(LOG_LEVEL, "log-level", "LEVEL", OPT_JSON,                                                   \
-        "error, warn, info or debug, until the next start")                                        \
+        "error, warn, info or debug, until the next start or reload")                              \
     X(DRAIN, "drain", NULL, OPT_JSON, "finish all that runs, however long it takes, then end")     \
     X(SHUTDOWN, "shutdown", NULL, OPT_JSON | OPT_NOW,                                              \
         "the same up to drain_timeout; --now: at once")                                            \

@@ -10,7 +10,7 @@
 #include "base/err.h"
 #include "base/str.h"
 
-/* ClickHouse 26.x limits (protocol/http.md section 3). */
+/* The limits of ClickHouse 26.x (docs/HTTP.md). */
 #define HTTP_MAX_URI          1048576
 #define HTTP_MAX_NAME         4096
 #define HTTP_MAX_VALUE        131072
