@@ -432,6 +432,37 @@ test_urls_that_contradict_each_other(void **state)
         FLAGS({"--upstream", "upstream.url", "http://db:9000"}));
 }
 
+/* chmux in front of itself. */
+static void
+test_urls_that_lead_back(void **state)
+{
+    (void)state;
+    static const char *const pairs[][2] = {{"127.0.0.1:8123", "http://127.0.0.1:8123"},
+        {"127.0.0.1:8123", "https://localhost:8123"}, {"[::1]:8123", "http://[::1]:8123"},
+        {"*:8123", "http://127.0.0.1:8123"}, {"[::]:8123", "http://[::1]:8123"},
+        {"10.0.0.1:8123", "http://10.0.0.1:8123"}};
+    char want[512];
+    for (size_t i = 0; i < COUNT_OF(pairs); i++) {
+        snprintf(want, sizeof want,
+            "--upstream: \"%s\" is chmux itself, by listener \"flag1\" (%s); give ClickHouse or "
+            "that listener another port\n",
+            pairs[i][1], pairs[i][0]);
+        REFUSED(want, FLAGS(SET("chmux.allow_remote", "yes"),
+                          {"--listen", "listen.flag1.address", pairs[i][0]},
+                          {"--upstream", "upstream.url", pairs[i][1]}));
+    }
+    static const char *const fine[][2] = {{"127.0.0.1:8123", "http://127.0.0.2:8123"},
+        {"127.0.0.1:8123", "http://127.0.0.1:18123"}, {"127.0.0.1:8123", "http://db:8123"},
+        {"127.0.0.1:8123", "http://[::1]:8123"}, {"*:8123", "http://10.0.0.1:8123"},
+        {"unix:/8123", "http://127.0.0.1:8123"}, {"10.0.0.1:8123", "http://localhost:8123"}};
+    for (size_t i = 0; i < COUNT_OF(fine); i++) {
+        struct config *c = LOADED(FLAGS(SET("chmux.allow_remote", "yes"),
+            {"--listen", "listen.flag1.address", fine[i][0]},
+            {"--upstream", "upstream.url", fine[i][1]}));
+        config_free(&c);
+    }
+}
+
 /* Sockets that the service manager passed stand for addresses, and for the built-in listeners. */
 static void
 test_passed_sockets(void **state)
@@ -754,6 +785,7 @@ main(void)
         TEST(test_options_that_contradict_each_other),
         TEST(test_tls_options_that_contradict_each_other),
         TEST(test_urls_that_contradict_each_other),
+        TEST(test_urls_that_lead_back),
         TEST(test_passed_sockets),
         TEST(test_listeners_that_contradict_each_other),
         TEST(test_there_is_a_bound_on_listeners),
