@@ -9,6 +9,9 @@
 # Ports 8123 (queries) and 8124 (metrics) are used if they are free, others otherwise. For your own
 # server CLICKHOUSE_USER and CLICKHOUSE_PASSWORD are used for the first query. Running it again is
 # fine: a chmuxd of an earlier run is replaced. Logs and data are in ~/.local/state/chmux/quickstart.
+#
+# What is missing is installed by apt (with sudo); the embedded ClickHouse (x86-64 only, a download of
+# 178 MB) goes to ~/.cache/chmux.
 set -eu
 
 cd "$(dirname "$0")"
@@ -17,22 +20,29 @@ cd "$(dirname "$0")"
 
 state=${XDG_STATE_HOME:-$HOME/.local/state}/chmux/quickstart
 chmuxd=$PWD/build/release/chmuxd
+admin_socket=$state/admin.sock
 launcher=tests/rig/start-clickhouse.sh
 upstream=
+embedded=no
 job=start
 
 usage() {
     sed -n '2,/^set/s/^# \{0,1\}//p' "$0"
 }
 
+set_upstream() {
+    upstream=$1
+    [ -n "$upstream" ] || die "--upstream is empty; it needs a URL, for example https://clickhouse.example:8443"
+}
+
 while [ $# -gt 0 ]; do
     case "$1" in
     --upstream)
         [ $# -ge 2 ] || die "--upstream needs a URL, for example https://clickhouse.example:8443"
-        upstream=$2
+        set_upstream "$2"
         shift
         ;;
-    --upstream=*) upstream=${1#*=} ;;
+    --upstream=*) set_upstream "${1#*=}" ;;
     --stop) job=stop ;;
     -h | --help)
         usage
@@ -86,6 +96,14 @@ stop_clickhouse() {
     rm -f "$state/clickhouse.ready"
 }
 
+interrupted() {
+    trap '' INT TERM
+    note "interrupted; stopping what was started"
+    stop_chmuxd
+    [ $embedded = no ] || stop_clickhouse
+    exit 130
+}
+
 # 127.0.0.1:PORT if nobody listens there, else a port the system picks.
 address() {
     if (exec 3<>"/dev/tcp/127.0.0.1/$1") 2>/dev/null; then
@@ -133,10 +151,12 @@ started_or_ended() {
 
 # Sets query_at and admin_at.
 start_chmuxd() {
-    local pid
+    local pid admin
     note "starting chmuxd"
+    admin=$(address 8124)
+    [ ${#admin_socket} -gt 107 ] || admin=$admin,unix:$admin_socket # no longer name can be bound
     : >"$state/chmuxd.out"
-    setsid nohup "$chmuxd" --listen "$(address 8123)" --admin "$(address 8124)" \
+    setsid nohup "$chmuxd" --listen "$(address 8123)" --admin "$admin" \
         --upstream "$upstream" >"$state/chmuxd.out" 2>"$state/chmuxd.log" </dev/null &
     pid=$!
     echo "$pid" >"$state/chmuxd.pid"
@@ -188,8 +208,9 @@ chmux is up. Point any ClickHouse HTTP client at $query_at instead of
 $upstream: the same paths, users and formats, at most 16 connections behind it.
 
   query     curl '$query_at/?query=SELECT+now()'
-  browser   $query_at/play
+  browser   $query_at/play, and chmux itself: $admin_at/
   metrics   curl $admin_at/metrics
+  tool      $PWD/build/release/chmux --admin unix:$admin_socket status
   log       tail -f $state/chmuxd.log
   options   $chmuxd --print-config; README.md has the ones most people need
   stop      ./quickstart.sh --stop
@@ -208,7 +229,12 @@ ensure_packages $BUILD_PACKAGES curl openssl || die "the packages could not be i
 [ -n "$upstream" ] || ensure_npm || die "npm could not be installed"
 build
 stop_chmuxd
-[ -n "$upstream" ] || start_clickhouse
+trap interrupted INT TERM
+if [ -z "$upstream" ]; then
+    embedded=yes
+    start_clickhouse
+fi
 start_chmuxd
 first_query
+trap - INT TERM
 tell

@@ -20,7 +20,8 @@ UPGRADE = "99.0"  # higher than any version of ours
 UNITS = ["chmux.socket", "chmux-admin.socket", "chmux.service"]
 PACKAGED = {
     "/etc/chmux/chmux.conf", "/usr/sbin/chmuxd", *(f"/usr/lib/systemd/system/{u}" for u in UNITS),
-    "/usr/share/doc/chmux/README.md", "/usr/share/doc/chmux/OPERATIONS.md",
+    "/usr/share/doc/chmux/README.md", "/usr/share/doc/chmux/OPERATIONS.md", "/usr/share/doc/chmux/dashboard.png",
+    "/usr/share/doc/chmux/examples/kubernetes/config.yaml", "/usr/share/doc/chmux/examples/chmux.conf",
     "/usr/bin/chmux", "/usr/share/man/man1/chmux.1.gz", "/usr/share/bash-completion/completions/chmux",
     "/usr/share/zsh/vendor-completions/_chmux",
     "/usr/share/man/man8/chmuxd.8.gz", "/usr/share/man/man5/chmux.conf.5.gz",
