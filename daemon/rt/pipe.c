@@ -135,10 +135,23 @@ give_codec(struct workers *w, struct codec **cp)
         codec_free(cp);
 }
 
+/* An exchange keeps its pipes to its end, and that may have to wait for memory which the codecs of
+ * a request that was sent long ago would hold. */
+static void LOOP_ONLY
+drop_codecs(struct pipe *p)
+{
+    if (p->chain.dec.codec == NULL && p->chain.enc.codec == NULL)
+        return;
+    pipe_count_codecs(p);
+    give_codec(p->w, &p->chain.dec.codec);
+    give_codec(p->w, &p->chain.enc.codec);
+}
+
 void
 pipe_free(struct pipe *p)
 {
     struct workers *w = p->w;
+    drop_codecs(p);
     pipe_harvest(p);
     list_remove(&p->link);
     w->pipe_count--;
@@ -148,8 +161,6 @@ pipe_free(struct pipe *p)
     blk_put(&p->chain.held);
     CHECK(p->chain.out == NULL);
     blk_put(&p->spare);
-    give_codec(w, &p->chain.dec.codec);
-    give_codec(w, &p->chain.enc.codec);
     mem_give(own_bytes(p));
     mem_free(p->chain.mid);
     int rc = pthread_mutex_destroy(&p->lock);
@@ -302,13 +313,15 @@ pipe_on_ready(struct pipe *p)
     pipe_lock(p);
     p->told = false;
     bool closed = p->closed;
-    bool busy = p->state == PS_QUEUED || p->state == PS_RUNNING;
+    bool busy = p->state == PS_QUEUED || p->state == PS_RUNNING, over = p->state == PS_OVER;
     pipe_unlock(p);
     if (closed) {
         if (!busy)
             pipe_free(p);
         return;
     }
+    if (over)
+        drop_codecs(p);
     feed(p);
     p->fn(p->arg); /* may close p */
 }
@@ -472,11 +485,14 @@ pipe_status(struct pipe *p)
 {
     enum pipe_status status = PIPE_OPEN;
     pipe_lock(p);
-    if (p->state == PS_OVER && p->out.head == NULL)
+    bool over = p->state == PS_OVER;
+    if (over && p->out.head == NULL)
         status = p->result;
     else if (p->state == PS_HUNGRY)
         status = PIPE_STARVED;
     pipe_unlock(p);
+    if (over)
+        drop_codecs(p);
     return status;
 }
 

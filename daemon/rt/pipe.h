@@ -16,6 +16,7 @@
  * Order      End and error travel in band: what was put before them comes out first, exactly once.
  * Flush      A block put with flush set comes out whole without waiting for more: the caller sets
  *            it when its source has run dry.
+ * Codecs     are given up as soon as the last of their output is made, not with pipe_close().
  * Wake-up    fn(arg) runs on the loop when something changed that the caller may wait for: output
  *            where there was none, room where there was none, the end. Level-triggered: it looks at
  *            pipe_room(), pipe_has_output() and pipe_status(), and may have seen all that before.

@@ -174,6 +174,8 @@ void blk_put_all(struct blk *b) ANY_THREAD;
 /* The loop's end of it: tells p's owner, or frees p. */
 void pipe_on_ready(struct pipe *p) LOOP_ONLY;
 void pipe_free(struct pipe *p) LOOP_ONLY;
+/* Of a pipe that is over: what its codecs did, to the metrics. */
+void pipe_count_codecs(struct pipe *p) LOOP_ONLY;
 /* Moves p's numbers to the metrics. */
 void pipe_harvest(struct pipe *p) LOOP_ONLY;
 

@@ -185,6 +185,17 @@ count_codec(const struct codec *c, uint64_t in, uint64_t out)
 }
 
 void
+pipe_count_codecs(struct pipe *p)
+{
+    pipe_lock(p);
+    struct pipe_numbers n = p->numbers;
+    p->numbers.dec_in = p->numbers.dec_out = p->numbers.enc_in = p->numbers.enc_out = 0;
+    pipe_unlock(p);
+    count_codec(p->chain.dec.codec, n.dec_in, n.dec_out);
+    count_codec(p->chain.enc.codec, n.enc_in, n.enc_out);
+}
+
+void
 pipe_harvest(struct pipe *p)
 {
     pipe_lock(p);

@@ -278,3 +278,13 @@ def test_decoders_may_not_take_more_than_the_budget(chmuxd, fake):
     r = c.ask("POST", q("INSERT INTO t FORMAT TSV", query_id=recode.new_id()), [("Content-Encoding", "zstd")], body + z.compress(b"x") + z.flush(), chunked=True)
     assert r.status == 400 and r.header("X-Chmux-Error") == "bad_encoding" and "window" in r.text, r
     assert c.peak_rss() < 64 * MIB
+
+
+def test_requests_that_were_sent_hold_no_memory_their_answers_need(chmuxd, ch26):
+    """16 encoders fill what codecs may have; each answer needs a window of a decoder."""
+    c = chmuxd(ch26.url, upstream__request_compression="zstd", upstream__response_compression="zstd", chmux__memory_limit="32m",
+               upstream__compression_level=1)
+    sql = ("SELECT number, hex(sipHash128(number)) FROM numbers(60000)" + " " * 3000).encode()
+    want = c.ask("POST", "/", [("X-Chmux-Compression", "off")], sql).body
+    got = parallel(16, lambda _: c.ask("POST", "/", (), sql, timeout=60))
+    assert [(r.status, r.complete) for r in got] == [(200, True)] * 16 and all(r.body == want for r in got)

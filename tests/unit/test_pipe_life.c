@@ -202,13 +202,40 @@ test_starved_codec_gets_the_cache(void **state)
             T_TRUE(mem_take(hog));
             pipe_put(s.p, &b, false);
             T_EQ(sim_finish(&s), PIPE_ENDED); /* without a poke */
-            T_EQ(rig.w->cache_count, 0);
+            T_EQ(rig.w->cache_count, 1);      /* the one that is done now, not the encoder */
+            T_FALSE(codec_spec_of(rig.w->cache[0])->encode);
             tc_equal(tc_str(&s.got), tc_str(&plain));
             sim_close(&s);
             mem_give(hog);
             tc_drop(&plain);
             rig_stop(&rig);
         }
+    }
+}
+
+/* A pipe that is over holds no codec, though it is not closed yet. */
+static void
+test_a_pipe_that_is_over_gives_its_codecs_up(void **state)
+{
+    (void)state;
+    thr_check_loop();
+    for (size_t threads = 0; threads < 2; threads++) {
+        rig_start(&rig, threads);
+        struct tc_bytes plain = tc_text(1000000, 3);
+        struct pipe_spec spec = {.decode = DECODER(CODEC_GZIP), .encode = ENCODER(CODEC_ZSTD)};
+        int64_t in = metric_get(M_CODEC_GZIP_DECODE_OUT), out = metric_get(M_CODEC_ZSTD_ENCODE_IN);
+        struct sim s;
+        sim_open(&s, &rig, &spec, rig_encoded(CODEC_GZIP, &plain));
+        T_EQ(sim_finish(&s), PIPE_ENDED);
+        T_TRUE(s.p->chain.dec.codec == NULL && s.p->chain.enc.codec == NULL);
+        T_EQ(rig.w->cache_count, 2);
+        T_EQ(metric_get(M_CODEC_GZIP_DECODE_OUT), in + 1000000);
+        T_EQ(metric_get(M_CODEC_ZSTD_ENCODE_IN), out + 1000000);
+        sim_close(&s);
+        T_EQ(rig.w->cache_count, 2);
+        T_EQ(metric_get(M_CODEC_GZIP_DECODE_OUT), in + 1000000);
+        tc_drop(&plain);
+        rig_stop(&rig);
     }
 }
 
@@ -542,6 +569,7 @@ main(void)
         TEST(test_starved_codec_goes_on_when_poked),
         TEST(test_new_pipe_is_refused_or_gets_the_cache),
         TEST(test_starved_codec_gets_the_cache),
+        TEST(test_a_pipe_that_is_over_gives_its_codecs_up),
         TEST(test_many_pipes_and_little_memory),
         TEST(test_cache_is_bounded),
         TEST(test_queues_shrink_with_memory),
