@@ -243,7 +243,8 @@ plain_writev(struct conn *c, const struct iovec *v, int count, size_t want, size
  * The next slice of at most one record, from byte `off` of the vector on: in place when one entry
  * holds it, else gathered, so that a head and its body do not cost two records. A retry after
  * "would block" must offer the same bytes and at least as many: the slice starts where the unsent
- * bytes start and only grows with them, so it does.
+ * bytes start and only grows with them, so it does, as long as the caller heeds
+ * conn_write_pending().
  */
 static size_t
 tls_slice(const struct iovec *v, int count, size_t off, char *joined, const char **p)
@@ -279,6 +280,7 @@ tls_writev(struct conn *c, const struct iovec *v, int count, size_t want, size_t
         errno = 0;
         c->write_wants_read = false;
         int ret = SSL_write_ex(c->ssl, p, len, &put);
+        c->write_pending = ret != 1;
         if (ret != 1) {
             enum io r = tls_result(c, ret, false);
             if (r == IO_ERROR)
@@ -309,7 +311,7 @@ conn_writev(struct conn *c, const struct iovec *v, int count, size_t *n)
 /* As splice(2), but "nothing now" is said of the socket only: what comes between the call and the
  * look behind it is taken too, or it would pass for bytes that only recv() takes (it goes on behind
  * an urgent one, and where splice() finds no memory). */
-static ssize_t
+static ssize_t LOOP_ONLY
 splice_in(struct conn *c, int pipe, size_t max, enum io *left)
 {
     for (int tries = 2;;) {
@@ -383,7 +385,10 @@ conn_peek(struct conn *c)
         ERR_clear_error();
         errno = 0;
         int ret = SSL_peek(c->ssl, &byte, 1);
-        return ret > 0 ? IO_OK : tls_result(c, ret, true);
+        if (ret <= 0)
+            return tls_result(c, ret, true);
+        c->can_read = true; /* the record is out of the socket, and no event tells of it any more */
+        return IO_OK;
     }
     ssize_t got = recv(c->fd, &byte, 1, MSG_PEEK);
     if (got > 0)

@@ -39,6 +39,7 @@ struct conn { /* fields are conn's */
     bool came_short;  /* the last read took all there was: another may still meet the end */
     bool peer_closed; /* the kernel has seen the peer's FIN or RST */
     bool read_wants_write, write_wants_read; /* TLS only */
+    bool write_pending;                      /* see conn_write_pending() */
     bool fin_follows;                        /* plain only: see conn_fin_follows() */
     bool read_failed;                        /* TLS only: behind the data that the last read gave */
     bool shutdown_waits;                     /* TLS only: there was no room for close_notify yet */
@@ -98,6 +99,15 @@ enum io conn_handshake(struct conn *c, const char *server_name, char *why, size_
 enum io conn_read(struct conn *c, void *p, size_t cap, size_t *n) LOOP_ONLY;
 /* May take a part: *n bytes of the vector, in order. IO_WAIT: none. At most 8 entries. */
 enum io conn_writev(struct conn *c, const struct iovec *v, int count, size_t *n) LOOP_ONLY;
+/* TLS took bytes of the last conn_writev() into a record that is not out: they count as not written
+ * yet, and the next call must begin with them. What is put in their place would be lost behind
+ * them.
+ */
+static inline bool
+conn_write_pending(const struct conn *c)
+{
+    return c->write_pending;
+}
 /* Plain conns only: up to max bytes from the socket into the pipe, which is empty; results as those
  * of conn_read(), and IO_OK with nothing moved: the system does not do it, conn_read() will. */
 enum io conn_splice_in(struct conn *c, int pipe, size_t max, size_t *n) LOOP_ONLY;
