@@ -216,8 +216,11 @@ leave(struct client *c)
 {
     struct proxy *px = c->px;
     enum io r = conn_peek(&c->conn);
-    if (r == IO_OK)
-        return; /* its request came this very moment */
+    if (r == IO_OK) { /* its request came this very moment */
+        timer_arm_in(&c->timer, px->cfg->chmux.idle_timeout);
+        loop_defer(px->loop, &c->task, on_next, c);
+        return;
+    }
     if (c->keep && r == IO_WAIT) {
         switch (notify_keep(px->keeper, c->conn.fd, PASSED_CLIENT)) {
         case NOTIFY_KEPT: metric_inc(M_CLIENTS_LEFT); break;

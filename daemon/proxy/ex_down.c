@@ -142,6 +142,8 @@ head_done(struct exchange *ex)
         ex_fail(ex, ERR_UPSTREAM_BAD, "its framing is contradictory");
         return STEP_ENDED;
     }
+    if (!buf_ok(&ex->listed) || (ex->rc != NULL && !buf_ok(&ex->rc->held)))
+        return bad_response(ex, "its framing fields are too long, or there is no memory for them");
     ex->dechunk = ex->minor == 0 && ex->framing == HTTP_BODY_CHUNKED;
     http_body_init(&ex->down_body, ex->framing, ex->meta.content_length);
     if (ex->listed.len > 0)

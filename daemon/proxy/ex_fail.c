@@ -51,10 +51,20 @@ clear_out(struct exchange *ex)
     ex->out_sent = ex->out_ready = ex->out_mark = 0;
 }
 
+/* The server may still work on what we give up. */
+static void LOOP_ONLY
+give_up_query(struct exchange *ex, enum err e)
+{
+    bool ours = e == ERR_UPSTREAM_TIMEOUT || e == ERR_UPSTREAM_ENCODING || e == ERR_UPSTREAM_BAD;
+    if (ours && ex->upstream->cfg->on_disconnect == ON_DISCONNECT_KILL)
+        kill_query_of(ex);
+}
+
 void
 ex_fail(struct exchange *ex, enum err e, const char *detail)
 {
     struct proxy *px = ex->px;
+    give_up_query(ex, e);
     ex_leave_upstream(ex, M_CLOSE_ERROR);
     recode_close_pipes(ex);
     ex->err = e;
@@ -64,7 +74,7 @@ ex_fail(struct exchange *ex, enum err e, const char *detail)
     ex_note_error(ex, err_info(e)->token, err_info(e)->status, err_info(e)->code, detail);
     LOG_D("exchange_failed id=%" PRIu64 " error=%s detail=\"%s\"", ex->id, err_info(e)->token,
         detail == NULL ? "" : detail);
-    if (ex->down_bytes > ex->interim) { /* too late for a status: end short */
+    if (ex_has_begun(ex)) { /* too late for a status: end short */
         ex->cut = true;
         if (ex->state != EX_FLUSHING)
             ex_goto(ex, EX_FLUSHING);
@@ -99,6 +109,7 @@ ex_fail(struct exchange *ex, enum err e, const char *detail)
 void
 ex_cut(struct exchange *ex, enum err e)
 {
+    give_up_query(ex, e);
     ex_leave_upstream(ex, M_CLOSE_ERROR);
     recode_cut_down(ex, e);
     blk_put(&ex->down);

@@ -8,10 +8,10 @@
 #include "base/no_block.h"
 
 #define SPARE_MAX      64
-#define SPARE_BUF_MAX  16384 /* a spare exchange keeps small buffers only */
-#define LOOK_AFTER_US  100000
+#define SPARE_BUF_MAX  16384      /* a spare exchange keeps small buffers only */
 #define MOVES_PER_WAKE 12         /* then others get their turn, */
-#define BYTES_PER_WAKE (4u << 20) /* a few milliseconds of the kernel's copying */
+#define BYTES_PER_WAKE (2u << 20) /* a millisecond or two of the kernel's copying */
+#define FITS_AT_ONCE   65536      /* of an answer: no client's kernel makes it wait for room */
 #define OUT_MAX        (4 << 20)
 #define TO(s)          (1u << EX_##s)
 
@@ -113,6 +113,12 @@ exchange_free_spares(struct proxy *px)
     px->spare_count = 0;
 }
 
+bool
+ex_has_begun(const struct exchange *ex)
+{
+    return ex->down_bytes > ex->interim || conn_write_pending(&ex->client->conn);
+}
+
 void
 ex_leave_upstream(struct exchange *ex, enum metric_id reason)
 {
@@ -164,23 +170,41 @@ ex_end(struct exchange *ex, enum farewell how)
     client_exchange_done(c, &rest, how);
 }
 
+/* Anything a client sends to a closed socket makes the kernel forget what it has not taken yet. */
+static enum farewell LOOP_ONLY
+closing_way(const struct exchange *ex)
+{
+    if (!http_body_is_done(&ex->up_body))
+        return FAREWELL_LINGER;
+    bool waits = ex->down_bytes > FITS_AT_ONCE && conn_unsent(&ex->client->conn) > 0;
+    return waits ? FAREWELL_LINGER : FAREWELL_CLOSE;
+}
+
 static void LOOP_ONLY
 ex_finish(struct exchange *ex)
 {
-    bool body_whole = http_body_is_done(&ex->up_body);
-    if (ex->cut)
-        ex_end(ex, ex->dechunk || ex->framing == HTTP_BODY_CLOSE ? FAREWELL_CUT
-                   : body_whole                                  ? FAREWELL_CLOSE
-                                                                 : FAREWELL_LINGER);
-    else if (ex->down_closing)
-        ex_end(ex, body_whole ? FAREWELL_CLOSE : FAREWELL_LINGER);
+    if (ex->cut && (ex->dechunk || ex->framing == HTTP_BODY_CLOSE))
+        ex_end(ex, FAREWELL_CUT);
+    else if (ex->cut || ex->down_closing)
+        ex_end(ex, closing_way(ex));
     else
         ex_end(ex, FAREWELL_KEEP);
+}
+
+/* It may be there still: one that only stopped reading, or half-closed. Where the end of the
+ * connection is the end of the body, what it got must not look whole. */
+static void LOOP_ONLY
+spoil_end(struct exchange *ex)
+{
+    bool by_close = ex->dechunk || ex->framing == HTTP_BODY_CLOSE;
+    if (by_close && !ex->tunnel && ex_has_begun(ex))
+        conn_reset_on_close(&ex->client->conn);
 }
 
 void
 ex_client_gone(struct exchange *ex)
 {
+    spoil_end(ex);
     if (ex->upstream->cfg->on_disconnect == ON_DISCONNECT_KILL)
         kill_query_of(ex);
     ex_leave_upstream(ex, M_CLOSE_GONE);
@@ -199,7 +223,7 @@ void
 exchange_kill(struct exchange *ex)
 {
     kill_query_of(ex);
-    if (ex->state < EX_FLUSHING && ex->down_bytes <= ex->interim) {
+    if (ex->state < EX_FLUSHING && !ex_has_begun(ex)) {
         ex_fail(ex, ERR_KILLED, NULL);
         return;
     }
@@ -269,26 +293,6 @@ ex_later(struct exchange *ex)
     loop_defer(ex->px->loop, &ex->task, on_task, ex);
 }
 
-/* What would have to move, and does not? Arms the timer for it. */
-static void LOOP_ONLY
-watch_for_stall(struct exchange *ex)
-{
-    const struct config *cfg = ex->px->cfg;
-    const struct config_upstream *up = ex->upstream->cfg;
-    struct client *c = ex->client;
-    bool stalled = ex_has_output(ex); /* the client does not take it */
-    if (!stalled && ex->state == EX_SENDING && !ex->tunnel)
-        stalled = true; /* the client sends nothing, or the upstream takes nothing */
-    if (stalled)
-        timer_arm(&c->timer, mono_add_us(ex->progress, cfg->chmux.stall_timeout));
-    else if (ex->state == EX_RECEIVING && !ex->looked)
-        timer_arm(&c->timer, mono_add_us(ex->start, LOOK_AFTER_US));
-    else if (ex->state == EX_RECEIVING && !ex->got_byte && up->response_timeout > 0)
-        timer_arm(&c->timer, mono_add_us(ex->progress, up->response_timeout));
-    else
-        timer_disarm(&c->timer);
-}
-
 /* Moves what can be moved, in both directions, until neither side can or the budget is spent. */
 void
 ex_pump(struct exchange *ex)
@@ -315,11 +319,11 @@ ex_pump(struct exchange *ex)
             return;
         }
         if (up == STEP_DRY && down == STEP_DRY) {
-            watch_for_stall(ex);
+            ex_watch(ex);
             return;
         }
     }
-    watch_for_stall(ex);
+    ex_watch(ex);
     ex_later(ex);
 }
 
@@ -328,7 +332,8 @@ on_upstream(void *arg)
 {
     thr_check_loop();
     struct exchange *ex = OBJ_CAST(struct exchange, arg, EXCHANGE_MAGIC);
-    ex_pump(ex);
+    if (!list_linked(&ex->task.link)) /* else it has had its turn */
+        ex_pump(ex);
 }
 
 /* Has the client left? While a request runs nobody reads its socket, but the kernel tells. */
@@ -355,53 +360,8 @@ exchange_on_client(struct exchange *ex)
         ex_client_gone(ex);
         return;
     }
-    if (ex->state != EX_QUEUED && ex->state != EX_PROBING)
+    if (ex->state != EX_QUEUED && ex->state != EX_PROBING && !list_linked(&ex->task.link))
         ex_pump(ex);
-}
-
-/* A client that sent its request and reset the connection in one go left no event behind. */
-static void LOOP_ONLY
-look_for_client(struct exchange *ex)
-{
-    ex->looked = true;
-    enum io r = conn_peek(&ex->client->conn);
-    if (r == IO_EOF || r == IO_ERROR)
-        ex_client_gone(ex);
-    else
-        watch_for_stall(ex);
-}
-
-void
-exchange_on_timer(struct exchange *ex)
-{
-    if (ex->state == EX_QUEUED) {
-        ex_fail(ex, ERR_QUEUE_TIMEOUT, NULL);
-        return;
-    }
-    if (ex->state == EX_PROBING) {
-        recode_probe_timeout(ex);
-        return;
-    }
-    if (ex->state == EX_RECEIVING && !ex->looked && !ex_has_output(ex)) {
-        look_for_client(ex);
-        return;
-    }
-    if (ex_has_output(ex)) {
-        const struct proxy *px = ex->px;
-        if (mono_diff_us(loop_now(px->loop), ex->progress) < px->cfg->chmux.stall_timeout) {
-            watch_for_stall(ex); /* the timer was for something else: a codec has just made this */
-            return;
-        }
-        metric_inc(M_STALLS_CLIENT);
-        LOG_D("client_stalled id=%" PRIu64, ex->id);
-        ex_client_gone(ex);
-        return;
-    }
-    bool coded = ex_recodes_up(ex) && ex->rc->up.cur != NULL;
-    bool upstream =
-        coded || ex->up_valid > 0 || ex->head_sent < ex->head.len || ex->state == EX_RECEIVING;
-    metric_inc(upstream ? M_STALLS_UPSTREAM : M_STALLS_CLIENT);
-    ex_fail(ex, upstream ? ERR_UPSTREAM_TIMEOUT : ERR_BODY_TIMEOUT, NULL);
 }
 
 void

@@ -377,6 +377,9 @@ struct exchange {
     bool looked; /* whether the client is still there, once the query proved to be no short one */
     enum err err;
     struct mono start, leased, first, progress;
+    struct mono
+        unsent_at; /* so many bytes were in the socket that does not move, see stall_timeout */
+    size_t unsent;
 };
 
 /* Takes a parsed head: r is the scratch, b the block its bytes are in (NULL: client->in). On return
@@ -435,6 +438,10 @@ void ex_log(const struct exchange *ex, bool complete) LOOP_ONLY;
 void client_log_refused(struct client *c, enum err e, size_t sent) LOOP_ONLY;
 /* Is there anything for the client that has not been written? */
 bool ex_has_output(const struct exchange *ex) LOOP_ONLY;
+/* Arms the timer for whatever would have to move now. */
+void ex_watch(struct exchange *ex) LOOP_ONLY;
+/* Of the answer something went to the client already, or is on its way there. */
+bool ex_has_begun(const struct exchange *ex) LOOP_ONLY;
 
 /* ---- errand ---- */
 

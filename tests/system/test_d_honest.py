@@ -1,7 +1,10 @@
 """d: P3 Honest: the client sees a complete response if and only if the upstream's was complete."""
+import gzip
+import threading
+
 import pytest
 
-from helpers import CHUNKED, OK, chmux_error, chunk, fill_send_buffer, insert, parallel, q
+from helpers import CHUNKED, OK, chmux_error, chunk, fill_send_buffer, insert, parallel, q, small_buffers
 from rig.http1 import Closed, RawClient, request
 from rig.wait import wait_until
 
@@ -326,6 +329,69 @@ def test_a_response_that_never_comes_is_a_504_with_response_timeout(chmuxd, fake
     chmux_error(c.ask("POST", "/?query=INSERT", (), b"x"), "upstream_timeout", 504, 209)
     up.wait_open(0)
     assert up.accepted == 1
+
+
+def test_a_query_given_up_by_response_timeout_is_killed(chmuxd, fake):
+    killed = threading.Event()
+
+    def script(conn):
+        while (got := conn.request()) is not None:
+            if got[1].startswith(b"KILL"):
+                killed.set()
+                conn.send(OK)
+            else:
+                conn.wait_eof()
+
+    c = chmuxd(fake(script).url, upstream__response_timeout="200ms")
+    chmux_error(c.ask("POST", "/", (), b"SELECT sum(number) FROM numbers(1e12)"), "upstream_timeout", 504, 209)
+    assert killed.wait(20)
+
+
+@pytest.mark.parametrize("framing,version", [("chunked", "HTTP/1.0"), ("close", "HTTP/1.1")])
+@pytest.mark.parametrize("how", ["stops reading", "half-closes"])
+def test_a_client_given_up_inside_a_body_that_ends_by_close_sees_a_reset(chmuxd, fake, framing, version, how):
+    body = bytes(32 << 20)
+
+    def script(conn):
+        conn.request()
+        conn.send(CHUNKED + chunk(body) if framing == "chunked" else b"HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n" + body)
+        conn.wait_eof()
+
+    c = chmuxd(fake(script, keep_bytes=False).url, chmux__stall_timeout="1s")
+    with RawClient(c.addr, sock=small_buffers(c.addr)) as k:
+        k.send(request("GET", q("SELECT 1"), version=version))
+        while len(k.buf) < 100_000:
+            k.fill()
+        if how == "half-closes":
+            k.half_close()
+        c.wait_metric('chmux_exchanges_finished_total{result="client_gone"}', 1)
+        r = k.response()
+    assert r.status == 200 and r.ended == "reset", r
+
+
+def test_what_a_client_says_behind_a_closing_answer_costs_it_nothing(chmuxd, fake):
+    body = bytes(3 << 20)
+    c = chmuxd(fake(ends_with(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(body) + body, "half"), keep_bytes=False).url)
+    with RawClient(c.addr, sock=small_buffers(c.addr)) as k:
+        k.send(request("GET", q("SELECT 1"), [("Connection", "close")]))
+        c.wait_metric('chmux_exchanges_finished_total{result="complete"}', 1)
+        k.send(b"\r\n")
+        r = k.response()
+    assert r.complete and r.body == body
+
+
+def test_framing_fields_that_cannot_be_held_are_a_502(chmuxd, fake):
+    one = gzip.compress(b"1\n")
+
+    def script(conn):
+        while (got := conn.request()) is not None:
+            if got[1] == b"SELECT 2":
+                conn.send(b"HTTP/1.1 200 OK\r\nX-A: b\r\nContent-Encoding: " + b"x" * 9000 + b"\r\nContent-Length: 6\r\n\r\nhello\n")
+            else:  # what chmux asks once: this server has gzip
+                conn.send(b"HTTP/1.1 200 OK\r\nContent-Encoding: gzip\r\nContent-Length: %d\r\n\r\n" % len(one) + one)
+
+    c = chmuxd(fake(script).url, upstream__response_compression="gzip")
+    chmux_error(c.ask("POST", "/", (), b"SELECT 2"), "upstream_closed", 502)
 
 
 def test_a_large_result_is_whole(server, through):

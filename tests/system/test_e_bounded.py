@@ -356,3 +356,15 @@ def test_a_stopped_server_stops_the_client(chmuxd, fake, gate):
         k.send(request("POST", "/?query=INSERT", [("Content-Length", str(256 * MIB))]))
         assert fill_send_buffer(k.sock, BLOCK, 256 * MIB) < 32 * MIB
     g.set()
+
+
+def test_a_reader_that_is_slower_than_its_buffer_is_no_stall(chmuxd, fake):
+    """The kernel says "writable" for a third of a megabyte or more: more than it takes in stall_timeout."""
+    c = chmuxd(fake(Sender(64 * MIB), keep_bytes=False).url, chmux__stall_timeout="2s")
+    with RawClient(c.addr, sock=small_buffers(c.addr)) as k:
+        k.send(request("GET", "/?query=SELECT+1"))
+        end = time.monotonic() + 6
+        while time.monotonic() < end:
+            assert k.sock.recv(16384)
+            time.sleep(0.1)
+        assert c.metric('chmux_stalls_total{side="client"}') == 0

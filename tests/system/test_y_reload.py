@@ -447,11 +447,11 @@ def test_listeners_come_go_and_move(reloading, fake, tmp_path):
 
 
 def test_a_listener_that_cannot_be_changes_nothing(reloading, fake, tmp_path):
-    other = fake()
+    other, busy = fake(), fake()
     path = tmp_path / "s"
     c, file = reloading(fake().url, **{"listen s__address": f"unix:{path}"}, listen=("127.0.0.1:0",), count=2)
     file["listen a", "address"] = "127.0.0.1:%d" % (port := free_port())
-    file["listen b", "address"] = "127.0.0.1:%d" % other.addr[1]
+    file["listen b", "address"] = "127.0.0.1:%d" % busy.addr[1]
     file["upstream", "url"] = other.url
     assert "in use" in reload(c, 422)["message"]
     assert not answers(("127.0.0.1", port)) and c.ask("GET", q("SELECT 1")).status == 200 and not other.heads
