@@ -130,6 +130,7 @@ uaddr_drop(struct uaddr *a)
     upool_close_idle_of(p, a, MONO_NEVER, M_CLOSE_SURPLUS);
     LIST_EACH_SAFE (node, next, &p->connecting) {
         struct uconn *uc = CONTAINER_OF(node, struct uconn, link);
+        uc->had_try &= ~(1ull << a->index); /* another may get its place in the table */
         if (uc->addr == a)
             uconn_abandon(uc);
     }
@@ -180,6 +181,15 @@ uaddr_pick(const struct upool *p, uint64_t tried, bool ejected_too)
         }
     }
     return best;
+}
+
+size_t
+uaddr_count(const struct upool *p, uint64_t tried)
+{
+    size_t n = 0;
+    for (size_t i = 0; i < p->addr_end; i++)
+        n += p->addrs[i] != NULL && !(tried >> i & 1);
+    return n;
 }
 
 void

@@ -13,9 +13,10 @@
 
 #include "base/no_block.h"
 
-#define SHORT_TRY_US     300000 /* per address, while others are still untried */
+#define SHORT_TRY_US     300000 /* for TCP to one address, while there are others to try */
 #define USER_TIMEOUT_MS  30000  /* unacknowledged bytes of a small request */
 #define PROBE_TIMEOUT_US 5000000
+#define TOO_LATE_US      1000   /* so little time before the deadline is no try */
 #define CLOSE_GRACE_US   200000 /* for the server to notice that we closed */
 #define RESET_GRACE_US   20000
 #define FRESHLY_USED_US  1000000 /* younger idle connections are not peeked at before reuse */
@@ -141,6 +142,19 @@ uconn_abandon(struct uconn *uc)
     uconn_destroy(uc, M_CLOSE_ERROR);
 }
 
+/* The time is over: what it was spent on does not work. Those whose short try ended are still up.
+ */
+static void LOOP_ONLY
+fail_silent(const struct uconn *uc)
+{
+    for (size_t i = 0; i < uc->pool->addr_end; i++) {
+        struct uaddr *a = uc->pool->addrs[i];
+        bool silent = (uc->had_try & ~uc->refused) >> i & 1;
+        if (a != NULL && silent && a->state == UADDR_UP)
+            uaddr_failed(a, "connection timed out");
+    }
+}
+
 /* Gives the whole attempt up. */
 static void LOOP_ONLY
 dial_give_up(struct uconn *uc)
@@ -151,6 +165,7 @@ dial_give_up(struct uconn *uc)
     snprintf(why, sizeof why, "%s", uc->why);
     struct uaddr *pin = uc->pin == NULL ? NULL : uaddr_ref(uc->pin);
     metric_inc_in(uc->pool->metrics, M_CONNECTS_FAILED);
+    fail_silent(uc);
     uconn_destroy(uc, M_CLOSE_ERROR);
     if (!probe)
         upool_dial_failed(p, pin, why);
@@ -169,13 +184,29 @@ address_failed(struct uconn *uc, bool for_good)
     dial_next(uc);
 }
 
-/* The next address to try, and for how long; NULL: none is left. */
+static int64_t LOOP_ONLY
+time_left_us(const struct uconn *uc)
+{
+    return mono_diff_us(uc->dial_deadline, mono_now());
+}
+
+/* One part of so many; a short try at least. */
+static int64_t
+share_of(int64_t left_us, size_t parts)
+{
+    int64_t least = left_us < SHORT_TRY_US ? left_us : SHORT_TRY_US;
+    int64_t part = left_us / (int64_t)parts;
+    return part > least ? part : least;
+}
+
+/* The next address to try, and how long TCP may take; NULL: none is left, or no time. Each gets a
+ * short try, then those that were silent share what time is left. */
 static struct uaddr *LOOP_ONLY
 next_address(struct uconn *uc, int64_t *slice_us)
 {
     const struct upool *p = uc->pool;
-    int64_t left = mono_diff_us(uc->dial_deadline, mono_now());
-    if (left <= 0)
+    int64_t left = time_left_us(uc);
+    if (left < TOO_LATE_US)
         return NULL;
     *slice_us = uc->probe && left > PROBE_TIMEOUT_US ? PROBE_TIMEOUT_US : left;
     if (uc->pin != NULL)
@@ -188,10 +219,25 @@ next_address(struct uconn *uc, int64_t *slice_us)
     }
     if (a == NULL)
         return NULL;
-    bool others = uaddr_pick(p, uc->tried | 1ull << a->index, true) != NULL;
-    if (!uc->last_pass && others && *slice_us > SHORT_TRY_US)
+    if (uc->last_pass)
+        *slice_us = share_of(left, uaddr_count(p, uc->tried));
+    else if (uaddr_count(p, uc->refused) > 1 && left > SHORT_TRY_US)
         *slice_us = SHORT_TRY_US;
     return a;
+}
+
+/* TCP stands: TLS may take all the time left, or half of it if another address can be tried. One
+ * that is ejected is no reason to give up one that is not. */
+static void LOOP_ONLY
+give_time_for_tls(struct uconn *uc)
+{
+    const struct uaddr *a = uc->addr;
+    if (uc->pin != NULL)
+        return; /* it has all of it */
+    int64_t left = time_left_us(uc);
+    if (uaddr_pick(uc->pool, uc->refused | 1ull << a->index, a->state == UADDR_EJECTED) != NULL)
+        left = share_of(left, 2);
+    timer_arm_in(&uc->timer, left);
 }
 
 /* Opens the socket and begins to connect; false: uc->why says why not. */
@@ -229,6 +275,7 @@ dial_next(struct uconn *uc)
             return;
         }
         uc->tried |= 1ull << a->index;
+        uc->had_try |= 1ull << a->index;
         uc->addr = uaddr_ref(a);
         a->connecting++;
         if (begin_connect(uc)) {
@@ -353,6 +400,7 @@ tcp_step(struct uconn *uc)
         }
         conn_start_tls(&uc->conn, ssl);
         uc->tls_start = loop_now(uc->pool->loop);
+        give_time_for_tls(uc);
     }
     tls_step(uc);
 }
@@ -420,8 +468,7 @@ on_timeout(void *arg)
     switch (uc->state) {
     case UCONN_CONNECTING:
     case UCONN_PROBING: {
-        bool final = uc->last_pass || uc->probe || uc->pin != NULL ||
-                     mono_diff_us(uc->dial_deadline, loop_now(uc->pool->loop)) <= 0;
+        bool final = uc->tcp_done || uc->last_pass || uc->pin != NULL;
         snprintf(uc->why, sizeof uc->why, "%s",
             !uc->tcp_done   ? "connection timed out"
             : !uc->tls_done ? "TLS handshake timed out"

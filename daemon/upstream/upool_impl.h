@@ -73,9 +73,10 @@ struct uconn {
     conn_fn handler;
     void *handler_arg;
     uint64_t id, served;
-    uint64_t tried, refused; /* address bits: had a try in this pass; failed for good */
+    /* Address bits: had a try in this pass; had one at all; failed for good. */
+    uint64_t tried, had_try, refused;
     struct mono dial_start, dial_deadline, tls_start, retire_at, idle_since;
-    bool last_pass; /* every address had its short try: slow ones get the time that is left */
+    bool last_pass; /* every address had its short try: slow ones share the time that is left */
     bool tcp_done, tls_done, probe, patient, reset;
     bool retiring; /* closed instead of going back, counted as this: */
     enum metric_id retire_as;
@@ -154,6 +155,8 @@ bool endpoint_set_server_name(struct endpoint *ep, const struct config_upstream 
 void endpoint_new_interval(struct endpoint *ep) LOOP_ONLY;
 /* The best address whose bit is not in `tried`; ejected ones only when allowed. */
 struct uaddr *uaddr_pick(const struct upool *p, uint64_t tried, bool ejected_too) LOOP_ONLY;
+/* So many addresses have no bit in `tried`. */
+size_t uaddr_count(const struct upool *p, uint64_t tried) LOOP_ONLY;
 bool uaddr_any_up(const struct upool *p) LOOP_ONLY;
 void uaddr_succeeded(struct uaddr *a) LOOP_ONLY;
 void uaddr_failed(struct uaddr *a, const char *why) LOOP_ONLY;

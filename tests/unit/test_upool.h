@@ -183,6 +183,21 @@ server_listen(struct server *s)
     T_TRUE(loop_io_add_level(loop, &s->io, s->fd, on_acceptable, s));
 }
 
+/* A server whose queue is full lets the handshake hang, as a dropped packet does. */
+static inline void LOOP_ONLY
+server_hang(struct server *s, int filler[4])
+{
+    struct sockaddr_in a = {.sin_family = AF_INET,
+        .sin_port = htons(s->port),
+        .sin_addr.s_addr = htonl(INADDR_LOOPBACK - 1 + s->host)};
+    T_EQ(listen(s->fd, 0), 0);
+    for (int i = 0; i < 4; i++) {
+        filler[i] = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
+        (void)connect(filler[i], (struct sockaddr *)&a, sizeof(a));
+    }
+    turns(2);
+}
+
 /* Closes the connections of a server, and tells nobody. */
 static inline void LOOP_ONLY
 server_drop_all(struct server *s)

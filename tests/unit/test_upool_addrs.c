@@ -165,21 +165,6 @@ test_unanswered_eject(void **state)
     T_EQ(stats().addresses_ejected, 1);
 }
 
-/* A server whose queue is full lets the handshake hang, as a dropped packet does. */
-static void LOOP_ONLY
-server_hang(struct server *s, int filler[4])
-{
-    struct sockaddr_in a = {.sin_family = AF_INET,
-        .sin_port = htons(s->port),
-        .sin_addr.s_addr = htonl(INADDR_LOOPBACK - 1 + s->host)};
-    T_EQ(listen(s->fd, 0), 0);
-    for (int i = 0; i < 4; i++) {
-        filler[i] = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
-        (void)connect(filler[i], (struct sockaddr *)&a, sizeof(a));
-    }
-    turns(2);
-}
-
 /* A silent address is left for the next one after a short try, and not ejected for it; it is given
  * up for good, and the waiter told, when the whole time is over. */
 static void
