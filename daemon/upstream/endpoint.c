@@ -231,6 +231,14 @@ uaddr_failed(struct uaddr *a, const char *why)
 }
 
 void
+uaddr_probe_ended(struct uaddr *a)
+{
+    a->probing = false;
+    if (a->state == UADDR_EJECTED && !a->gone && !timer_armed(&a->probe_timer))
+        timer_arm_in(&a->probe_timer, random_jitter(a->ep->pool->cfg->eject_min, 20));
+}
+
+void
 uconn_died_unanswered(struct uconn *uc)
 {
     struct uaddr *a = uc->addr;

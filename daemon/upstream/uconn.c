@@ -131,7 +131,8 @@ leave_address(struct uconn *uc)
     if (uc->addr == NULL)
         return;
     uc->addr->connecting--;
-    uc->addr->probing = uc->addr->probing && !uc->probe;
+    if (uc->probe)
+        uaddr_probe_ended(uc->addr);
     uaddr_unref(&uc->addr);
 }
 

@@ -160,6 +160,8 @@ size_t uaddr_count(const struct upool *p, uint64_t tried) LOOP_ONLY;
 bool uaddr_any_up(const struct upool *p) LOOP_ONLY;
 void uaddr_succeeded(struct uaddr *a) LOOP_ONLY;
 void uaddr_failed(struct uaddr *a, const char *why) LOOP_ONLY;
+/* Without having brought it up: another one follows. */
+void uaddr_probe_ended(struct uaddr *a) LOOP_ONLY;
 /* Is a name still being looked up, so that waiting makes sense? */
 bool endpoints_pending(const struct upool *p) LOOP_ONLY;
 void endpoints_retry_now(struct upool *p) LOOP_ONLY;

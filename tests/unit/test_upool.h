@@ -87,6 +87,7 @@ struct server {
     size_t accepted, open, peak, pings;
     bool close_at_once; /* accepts only to close */
     bool sick;          /* /ping is answered with 500 */
+    bool mute;          /* /ping is not answered */
 };
 static struct server servers[3];
 
@@ -113,6 +114,8 @@ on_served(void *arg, unsigned ready)
     }
     text[n] = '\0';
     if (strncmp(text, "GET /ping HTTP/1.1\r\n", 20) != 0)
+        return;
+    if (c->s->mute)
         return;
     c->s->pings++;
     const char *answer = c->s->sick ? "HTTP/1.1 500 Oh\r\n\r\n"

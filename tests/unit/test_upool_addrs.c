@@ -135,6 +135,35 @@ test_probe_that_fails_at_once_comes_again(void **state)
     free(t_captured(c));
 }
 
+static bool
+probe_under_way(void *arg)
+{
+    (void)arg;
+    return addr_of(1)->probing && servers[0].accepted > 0;
+}
+
+/* As a reload with other TLS files does it. */
+static void
+test_an_abandoned_probe_is_not_the_last(void **state)
+{
+    (void)state;
+    thr_check_loop();
+    servers[0].mute = true;
+    pool_start(1);
+    struct t_capture c = t_capture();
+    uaddr_failed(addr_of(1), "test");
+    run_until(probe_under_way, NULL);
+    struct list *node = list_first(&pool->connecting);
+    T_TRUE(node != NULL);
+    upool_retire(CONTAINER_OF(node, struct uconn, link), M_CLOSE_RELOAD);
+    T_TRUE(addr_of(1)->state == UADDR_EJECTED && !addr_of(1)->probing);
+    T_TRUE(timer_armed(&addr_of(1)->probe_timer));
+    servers[0].mute = false;
+    run_until(all_up, NULL);
+    T_EQ(servers[0].pings, 1);
+    free(t_captured(c));
+}
+
 /* Fresh connections that end without an answer eject the address; one answer in between clears. */
 static void
 test_unanswered_eject(void **state)
@@ -369,6 +398,7 @@ main(void)
         POOL_TEST(test_failover_ejection_and_probe),
         POOL_TEST(test_back_off_grows),
         POOL_TEST(test_probe_that_fails_at_once_comes_again),
+        POOL_TEST(test_an_abandoned_probe_is_not_the_last),
         POOL_TEST(test_unanswered_eject),
         POOL_TEST(test_silent_address),
         POOL_TEST(test_leases_spread),
