@@ -84,15 +84,32 @@ set_socket_options(int fd)
     (void)setsockopt(fd, IPPROTO_TCP, TCP_USER_TIMEOUT, &user_ms, sizeof user_ms);
 }
 
+static void
+set_user_timeout(const struct uconn *uc, int64_t ms)
+{
+    int value = (int)ms;
+    (void)setsockopt(uc->conn.fd, IPPROTO_TCP, TCP_USER_TIMEOUT, &value, sizeof value);
+}
+
 void
 uconn_expect_stall(struct uconn *uc)
 {
-    if (uc->patient)
+    int64_t ms = uc->pool->stall_us / 1000;
+    if (uc->patient || ms <= USER_TIMEOUT_MS)
         return;
     uc->patient = true;
-    int ms = (int)(uc->pool->stall_us / 1000);
-    if (ms > USER_TIMEOUT_MS)
-        (void)setsockopt(uc->conn.fd, IPPROTO_TCP, TCP_USER_TIMEOUT, &ms, sizeof ms);
+    set_user_timeout(uc, ms);
+}
+
+/* Not as soon as the request was sent: its end may wait in the socket for a server that does not
+ * read. */
+static void LOOP_ONLY
+expect_no_stall(struct uconn *uc)
+{
+    if (!uc->patient)
+        return;
+    uc->patient = false;
+    set_user_timeout(uc, USER_TIMEOUT_MS);
 }
 
 bool
@@ -574,6 +591,7 @@ uconn_release(struct uconn *uc, const struct uconn_end *end)
                                                        : M_CLOSE_SURPLUS);
         return;
     }
+    expect_no_stall(uc);
     timer_arm_in(&uc->timer, life_us < age_left_us ? life_us : age_left_us);
     upool_goto(uc, UCONN_IDLE);
     if (waitq_count(&p->q) > 0)

@@ -104,7 +104,7 @@ bool uconn_is_reused(const struct uconn *uc) LOOP_ONLY; /* it has served a reque
 uint64_t uconn_id(const struct uconn *uc) LOOP_ONLY;
 struct uaddr *uconn_addr(const struct uconn *uc) LOOP_ONLY;
 /* Much is about to be sent: allow the server to stop reading for stall_timeout before the kernel
- * gives the connection up (TCP_USER_TIMEOUT). */
+ * gives the connection up (TCP_USER_TIMEOUT). Good until uconn_release(). */
 void uconn_expect_stall(struct uconn *uc) LOOP_ONLY;
 
 struct uconn_end {         /* what the response said about the connection */

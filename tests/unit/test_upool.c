@@ -1,5 +1,7 @@
 #include "test_upool.h"
 
+#include <netinet/tcp.h>
+
 /* ---- cap ---- */
 
 #define WANTS 40
@@ -571,6 +573,36 @@ test_no_memory(void **state)
     T_TRUE(refused >= 2 && late >= 2 && clean >= 3);
 }
 
+static int
+user_timeout_ms(const struct uconn *uc)
+{
+    int ms = -1;
+    socklen_t len = sizeof(ms);
+    T_EQ(getsockopt(uc->conn.fd, IPPROTO_TCP, TCP_USER_TIMEOUT, &ms, &len), 0);
+    return ms;
+}
+
+/* Patience is for one request: the next one hears of a dead server as soon as any other. */
+static void
+test_patience_ends_with_the_request(void **state)
+{
+    (void)state;
+    thr_check_loop();
+    struct want x;
+    pool_start(1);
+    struct uconn *uc = lease(&x, NULL, false);
+    int usual = user_timeout_ms(uc);
+    for (int i = 0; i < 2; i++) {
+        uconn_expect_stall(uc);
+        T_EQ(user_timeout_ms(uc), 120000); /* stall_us of pool_start() */
+        release(uc);
+        T_EQ(user_timeout_ms(uc), usual);
+        T_TRUE(upool_try_lease(pool, NULL, 0) == uc);
+    }
+    release(uc);
+    T_TRUE(usual > 0 && usual < 120000);
+}
+
 int
 main(void)
 {
@@ -592,6 +624,7 @@ main(void)
         POOL_TEST(test_min_idle_is_no_storm),
         POOL_TEST(test_drain),
         POOL_TEST(test_free_in_every_state),
+        POOL_TEST(test_patience_ends_with_the_request),
         POOL_TEST(test_no_memory),
     };
     signal(SIGPIPE, SIG_IGN);
