@@ -182,10 +182,13 @@ dial_give_up(struct uconn *uc)
     char why[WHY_MAX];
     snprintf(why, sizeof why, "%s", uc->why);
     struct uaddr *pin = uc->pin == NULL ? NULL : uaddr_ref(uc->pin);
+    bool starved = uc->starved;
     metric_inc_in(uc->pool->metrics, M_CONNECTS_FAILED);
     fail_silent(uc);
     uconn_destroy(uc, M_CLOSE_ERROR);
-    if (!probe)
+    if (starved)
+        upool_dial_starved(p, why);
+    else if (!probe)
         upool_dial_failed(p, pin, why);
     uaddr_unref(&pin);
 }
@@ -258,28 +261,63 @@ give_time_for_tls(struct uconn *uc)
     timer_arm_in(&uc->timer, left);
 }
 
-/* Opens the socket and begins to connect; false: uc->why says why not. */
-static bool LOOP_ONLY
+/* Is it we who lack something, not the server? */
+static bool
+is_want(int e)
+{
+    return e == EMFILE || e == ENFILE || e == ENOBUFS || e == ENOMEM;
+}
+
+/* All ports to this address are in use. For IPv6 it mostly means that this machine has none, as
+ * with "localhost" in a container: there the address is what does not work. */
+static bool
+is_want_of_ports(const struct addr *to, int e)
+{
+    return e == EADDRNOTAVAIL && to->sa.sa_family == AF_INET;
+}
+
+/* Opens the socket and begins to connect; 0, or errno, and uc->why says it. */
+static int LOOP_ONLY
 begin_connect(struct uconn *uc)
 {
     const struct addr *to = &uc->addr->addr;
     int e;
     int fd = socket(to->sa.sa_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
-    if (fd < 0)
+    if (fd < 0) {
+        e = errno;
         goto say_why;
+    }
     set_socket_options(fd);
-    if (connect(fd, &to->sa, to->len) != 0 && errno != EINPROGRESS)
+    if (connect(fd, &to->sa, to->len) != 0 && errno != EINPROGRESS) {
+        e = errno;
         goto close_fd;
-    if (!conn_open(&uc->conn, uc->pool->loop, fd, NULL, on_stream, uc))
+    }
+    if (!conn_open(&uc->conn, uc->pool->loop, fd, NULL, on_stream, uc)) {
+        e = ENOMEM;
         goto close_fd;
-    return true;
+    }
+    return 0;
 close_fd:
-    e = errno;
     close(fd);
-    errno = e;
 say_why:
-    snprintf(uc->why, sizeof uc->why, "%s", strerror(errno));
-    return false;
+    snprintf(uc->why, sizeof uc->why, "%s", strerror(e));
+    return e;
+}
+
+/* This address cannot be tried now; true: nor can any other. */
+static bool LOOP_ONLY
+cannot_begin(struct uconn *uc, int e)
+{
+    bool want = is_want(e);
+    uc->refused |= 1ull << uc->addr->index;
+    if (want)
+        uc->had_try = 0; /* it ends early, which says nothing about those that were silent */
+    if (want || is_want_of_ports(&uc->addr->addr, e))
+        uc->starved = true;
+    else
+        uaddr_failed(uc->addr, uc->why);
+    leave_address(uc);
+    return want;
 }
 
 static void LOOP_ONLY
@@ -288,22 +326,21 @@ dial_next(struct uconn *uc)
     for (;;) {
         int64_t slice_us = 0;
         struct uaddr *a = next_address(uc, &slice_us);
-        if (a == NULL) {
-            dial_give_up(uc);
-            return;
-        }
+        if (a == NULL)
+            break;
         uc->tried |= 1ull << a->index;
         uc->had_try |= 1ull << a->index;
         uc->addr = uaddr_ref(a);
         a->connecting++;
-        if (begin_connect(uc)) {
+        int e = begin_connect(uc);
+        if (e == 0) {
             timer_arm_in(&uc->timer, slice_us);
             return;
         }
-        uc->refused |= 1ull << a->index;
-        uaddr_failed(a, uc->why);
-        leave_address(uc);
+        if (cannot_begin(uc, e))
+            break;
     }
+    dial_give_up(uc);
 }
 
 static void LOOP_ONLY
@@ -314,6 +351,7 @@ dial_done(struct uconn *uc)
     metric_inc_in(uc->pool->metrics, M_CONNECTS);
     metric_observe_us(uc->pool->metrics, H_CONNECT, mono_diff_us(now, uc->dial_start));
     uc->addr->connecting--;
+    p->starved = false;
     uc->retire_at = mono_add_us(now, random_jitter(p->cfg->max_age, 10));
     uc->idle_since = now;
     LOG_D("upstream_connected conn=%" PRIu64 " address=%s us=%" PRId64, uc->id, uc->addr->text,

@@ -178,7 +178,7 @@ grant_one(struct upool *p)
 bool
 upool_may_dial(const struct upool *p)
 {
-    return upool_total(p) < (size_t)p->cfg->pool_size &&
+    return !p->dials_wait && upool_total(p) < (size_t)p->cfg->pool_size &&
            p->connecting_count - p->probing_count < (size_t)p->cfg->connect_concurrency;
 }
 
@@ -279,6 +279,15 @@ upool_dial_failed(struct upool *p, const struct uaddr *pin, const char *why)
     }
 }
 
+void
+upool_dial_starved(struct upool *p, const char *why)
+{
+    if (!p->starved)
+        LOG_W("connect_starved upstream=%s why=\"%s\"", p->name, why);
+    p->starved = p->dials_wait = true;
+    timer_arm_in(&p->serve_timer, RETRY_US);
+}
+
 size_t
 upool_room(const struct upool *p)
 {
@@ -318,7 +327,9 @@ static void
 on_serve_due(void *arg)
 {
     thr_check_loop();
-    upool_kick(arg);
+    struct upool *p = arg;
+    p->dials_wait = false;
+    upool_kick(p);
 }
 
 struct upool *

@@ -78,6 +78,7 @@ struct uconn {
     struct mono dial_start, dial_deadline, tls_start, retire_at, idle_since;
     bool last_pass; /* every address had its short try: slow ones share the time that is left */
     bool tcp_done, tls_done, probe, patient, reset;
+    bool starved;  /* an address could not be tried, for want of what is ours */
     bool retiring; /* closed instead of going back, counted as this: */
     enum metric_id retire_as;
     char why[WHY_MAX];
@@ -104,6 +105,8 @@ struct upool {
     uint64_t next_id;
     bool started, draining, stopping, paused;
     bool addresses_left; /* some were dropped: waiters may be pinned to them */
+    bool starved;        /* we lacked what a socket takes, and have not connected since */
+    bool dials_wait;     /* until serve_timer ends */
 };
 
 static inline size_t
@@ -117,6 +120,8 @@ void upool_goto(struct uconn *uc, enum uconn_state to) LOOP_ONLY; /* lists, coun
 void upool_kick(struct upool *p) LOOP_ONLY;                       /* serve soon */
 /* Every address was tried and failed. */
 void upool_dial_failed(struct upool *p, const struct uaddr *pin, const char *why) LOOP_ONLY;
+/* Not even that, for want of descriptors or the like: later again. Who waits goes on waiting. */
+void upool_dial_starved(struct upool *p, const char *why) LOOP_ONLY;
 void upool_close_idle_of(struct upool *p, const struct uaddr *a, struct mono idle_before,
     enum metric_id reason) LOOP_ONLY;
 
@@ -126,7 +131,7 @@ void upool_retire(struct uconn *uc, enum metric_id reason) LOOP_ONLY;
 void upool_trim(struct upool *p) LOOP_ONLY;
 bool upool_is_over(const struct upool *p) LOOP_ONLY;
 
-/* Is there room under the cap, and under connect_concurrency? */
+/* Is there room under the cap, and under connect_concurrency, and were sockets to be had? */
 bool upool_may_dial(const struct upool *p) LOOP_ONLY;
 
 /* uconn.c */

@@ -3,6 +3,9 @@
  */
 #include "test_upool.h"
 
+#include <sys/syscall.h>
+#include <unistd.h>
+
 static struct uconn *LOOP_ONLY
 first_dial(void)
 {
@@ -135,6 +138,88 @@ test_a_server_silent_in_tls_is_left_out(void **state)
     release(other);
 }
 
+/* ---- what is our own fault ---- */
+
+static int connect_fails_with;    /* errno; 0: it does not */
+static unsigned connect_fails_at; /* 127.0.0.host; 0: everywhere */
+static int connect_calls;
+
+/* The pool's connect(). */
+int
+connect(int fd, __CONST_SOCKADDR_ARG to, socklen_t len)
+{
+    const struct sockaddr_in *in = (const void *)to.__sockaddr__;
+    unsigned host = (unsigned)(ntohl(in->sin_addr.s_addr) - INADDR_LOOPBACK + 1);
+    connect_calls++;
+    if (connect_fails_with != 0 && (connect_fails_at == 0 || connect_fails_at == host)) {
+        errno = connect_fails_with;
+        return -1;
+    }
+    return (int)syscall(SYS_connect, fd, in, len);
+}
+
+static bool
+called_again(void *arg)
+{
+    return connect_calls >= *(int *)arg;
+}
+
+/* Nobody is ejected, nobody fails, nothing spins; when there is room again all goes on. */
+static void
+test_own_want_is_not_the_servers_failure(void **state)
+{
+    (void)state;
+    thr_check_loop();
+    static const int wants[] = {EMFILE, ENFILE, ENOBUFS, ENOMEM, EADDRNOTAVAIL};
+    cfg.url.count = 2;
+    for (size_t i = 0; i < COUNT_OF(wants); i++) {
+        pool_start(i == 0 ? 2 : 0); /* they listen already */
+        int before = connect_calls, each = wants[i] == EADDRNOTAVAIL ? 2 : 1;
+        int calls = before + 2 * each;
+        connect_fails_with = wants[i];
+        struct want x = want_new(NULL, true), pinned = want_new(addr_of(2), true);
+        struct t_capture c = t_capture();
+        struct mono start = mono_now();
+        T_EQ(want_start(&x, 1), ERR_OK);
+        T_EQ(want_start(&pinned, 2), ERR_OK);
+        run_until(called_again, &calls);
+        turns(5);
+        char *said = t_captured(c);
+        int64_t tries = mono_diff_us(mono_now(), start) / 90000 + 1;
+        T_TRUE(tries >= 2 && connect_calls - before <= each * tries);
+        T_HAS(said, "connect_starved");
+        free(said);
+        T_FALSE(is_settled(&x) || is_settled(&pinned));
+        T_EQ(stats().addresses_up, 2);
+        connect_fails_with = 0;
+        run_until(is_settled, &x);
+        run_until(is_settled, &pinned);
+        T_TRUE(x.uc != NULL && pinned.uc != NULL);
+        release(x.uc);
+        release(pinned.uc);
+        upool_free(&pool);
+    }
+}
+
+/* All ports to one server are in use: another one has its own. */
+static void
+test_no_port_to_one_server(void **state)
+{
+    (void)state;
+    thr_check_loop();
+    struct want x;
+    cfg.url.count = 2;
+    connect_fails_with = EADDRNOTAVAIL;
+    connect_fails_at = 1;
+    pool_start(2);
+    struct uconn *uc = lease(&x, NULL, false);
+    T_TRUE(uc != NULL && uc->addr == addr_of(2));
+    T_EQ(stats().addresses_up, 2);
+    connect_fails_with = 0;
+    connect_fails_at = 0;
+    release(uc);
+}
+
 int
 main(void)
 {
@@ -143,6 +228,8 @@ main(void)
         POOL_TEST(test_all_silent_in_tls_fails_in_time),
         POOL_TEST(test_a_slow_handshake_has_time),
         POOL_TEST(test_a_server_silent_in_tls_is_left_out),
+        POOL_TEST(test_own_want_is_not_the_servers_failure),
+        POOL_TEST(test_no_port_to_one_server),
     };
     signal(SIGPIPE, SIG_IGN);
     random_init();
