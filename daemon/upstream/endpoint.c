@@ -36,9 +36,9 @@ on_probe_due(void *arg)
     if (a->gone || a->state == UADDR_UP || a->probing || p->stopping || p->draining)
         return;
     a->probing = true; /* before: the dial may fail at once, and takes it back then */
-    if (upool_total(p) >= (size_t)p->cfg->pool_size || !uconn_dial(p, a, true)) {
+    if (p->paused || upool_total(p) >= (size_t)p->cfg->pool_size || !uconn_dial(p, a, true)) {
         a->probing = false;
-        timer_arm_in(&a->probe_timer, p->cfg->eject_min); /* no room now */
+        timer_arm_in(&a->probe_timer, p->cfg->eject_min); /* not now, or no room */
     }
 }
 

@@ -68,6 +68,40 @@ test_a_failed_connect_fails_nobody_while_paused(void **state)
     release(x.uc);
 }
 
+static bool
+probe_was_due(void *arg)
+{
+    return servers[0].accepted > 0 || addr_of(1)->probe_timer.due_us != *(int64_t *)arg;
+}
+
+static bool
+is_up(void *arg)
+{
+    (void)arg;
+    return addr_of(1)->state == UADDR_UP;
+}
+
+static void
+test_no_probe_while_paused(void **state)
+{
+    (void)state;
+    thr_check_loop();
+    pool_start(1);
+    struct t_capture c = t_capture();
+    uaddr_failed(addr_of(1), "test");
+    upool_pause(pool, true);
+    for (int i = 0; i < 2; i++) {
+        int64_t due = addr_of(1)->probe_timer.due_us;
+        run_until(probe_was_due, &due);
+        T_TRUE(timer_armed(&addr_of(1)->probe_timer) && stats().connecting == 0);
+    }
+    T_EQ(servers[0].accepted, 0);
+    upool_pause(pool, false);
+    run_until(is_up, NULL);
+    free(t_captured(c));
+    T_EQ(servers[0].pings, 1);
+}
+
 /* ---- reconnect ---- */
 
 static bool
@@ -252,6 +286,7 @@ main(void)
         POOL_TEST(test_nobody_gets_a_lease_while_paused),
         POOL_TEST(test_the_queue_stays_bounded_while_paused),
         POOL_TEST(test_a_failed_connect_fails_nobody_while_paused),
+        POOL_TEST(test_no_probe_while_paused),
         POOL_TEST(test_reconnect_closes_idle_now_and_active_when_released),
         POOL_TEST(test_connections_are_told_with_their_state),
         POOL_TEST(test_addresses_are_told_with_what_is_wrong_with_them),
