@@ -36,7 +36,8 @@ on_probe_due(void *arg)
     if (a->gone || a->state == UADDR_UP || a->probing || p->stopping || p->draining)
         return;
     a->probing = true; /* before: the dial may fail at once, and takes it back then */
-    if (p->paused || upool_total(p) >= (size_t)p->cfg->pool_size || !uconn_dial(p, a, true)) {
+    if (p->paused || upool_total(p) >= (size_t)p->cfg->pool_size ||
+        !uconn_dial(p, a, DIAL_PROBE)) {
         a->probing = false;
         timer_arm_in(&a->probe_timer, p->cfg->eject_min); /* not now, or no room */
     }
@@ -309,7 +310,8 @@ on_resolved(void *arg, const struct addr *addrs, size_t count, const char *why)
             ep->resolve_fails++;
         int64_t backoff = (int64_t)RESOLVE_RETRY_MIN_US << ep->resolve_fails;
         again = backoff < again ? backoff : again;
-        if (!ep->resolved && !endpoints_pending(p)) {
+        /* Where there is an address, to connect is what tells. */
+        if (!ep->resolved && !endpoints_pending(p) && uaddr_pick(p, 0, true) == NULL) {
             char text[WHY_MAX];
             snprintf(text, sizeof text, "the host name cannot be resolved: %s", why);
             upool_dial_failed(p, NULL, text);

@@ -113,7 +113,7 @@ expect_no_stall(struct uconn *uc)
 }
 
 bool
-uconn_dial(struct upool *p, struct uaddr *pin, bool probe)
+uconn_dial(struct upool *p, struct uaddr *pin, enum dial kind)
 {
     struct uconn *uc = mem_zalloc(sizeof *uc);
     if (uc == NULL)
@@ -123,7 +123,8 @@ uconn_dial(struct upool *p, struct uaddr *pin, bool probe)
     uc->pool = p;
     uc->conn.fd = -1;
     uc->id = ++p->next_id;
-    uc->probe = probe;
+    uc->probe = kind == DIAL_PROBE;
+    uc->ahead = kind == DIAL_AHEAD;
     uc->pin = pin == NULL ? NULL : uaddr_ref(pin);
     timer_init(&uc->timer, p->loop, on_timeout, uc);
     if (!timer_reserve(&uc->timer)) {
@@ -134,7 +135,7 @@ uconn_dial(struct upool *p, struct uaddr *pin, bool probe)
     uc->dial_start = loop_now(p->loop);
     uc->dial_deadline = mono_add_us(uc->dial_start, p->cfg->connect_timeout);
     snprintf(uc->why, sizeof uc->why, "no address");
-    upool_goto(uc, probe ? UCONN_PROBING : UCONN_CONNECTING);
+    upool_goto(uc, uc->probe ? UCONN_PROBING : UCONN_CONNECTING);
     dial_next(uc);
     return true;
 }
@@ -178,7 +179,7 @@ static void LOOP_ONLY
 dial_give_up(struct uconn *uc)
 {
     struct upool *p = uc->pool;
-    bool probe = uc->probe;
+    bool awaited = !uc->probe && !uc->ahead;
     char why[WHY_MAX];
     snprintf(why, sizeof why, "%s", uc->why);
     struct uaddr *pin = uc->pin == NULL ? NULL : uaddr_ref(uc->pin);
@@ -188,7 +189,7 @@ dial_give_up(struct uconn *uc)
     uconn_destroy(uc, M_CLOSE_ERROR);
     if (starved)
         upool_dial_starved(p, why);
-    else if (!probe)
+    else if (awaited)
         upool_dial_failed(p, pin, why);
     uaddr_unref(&pin);
 }
@@ -597,7 +598,7 @@ upool_try_lease(struct upool *p, struct uaddr *pin, uint64_t prefer_id)
         return NULL;
     /* Served at once by a busier server; the next one finds the better one warm. */
     if (least != NULL && least->connecting == 0 && upool_may_dial(p) && !p->draining)
-        (void)!uconn_dial(p, least, false);
+        (void)!uconn_dial(p, least, DIAL_AHEAD);
     return other;
 }
 

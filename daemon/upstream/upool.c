@@ -202,7 +202,7 @@ connect_more(struct upool *p)
         if (!uaddr_any_up(p) && p->active_count > 0 &&
             (head == NULL || (!head->fresh && pin == NULL)))
             return;
-        if (!uconn_dial(p, pin, false)) {
+        if (!uconn_dial(p, pin, head == NULL ? DIAL_AHEAD : DIAL_FOR_WAITER)) {
             timer_arm_in(&p->serve_timer, RETRY_US); /* no memory: maybe nothing else wakes us */
             return;
         }
@@ -252,26 +252,32 @@ on_serve(void *arg)
         upool_drain(p);
 }
 
-/* Those this failure is for: all, when nothing lives that could serve them; else only those who
- * cannot use what lives. */
 static bool
-concerned(void *arg, const struct waiter *w)
+is_pinned_to(void *arg, const struct waiter *w)
 {
-    const struct uaddr *pin = arg;
-    const struct upool_waiter *uw = waiter_const(w);
-    return uw->fresh || (pin != NULL && uw->pin == pin);
+    return waiter_const(w)->pin == arg;
 }
 
+static bool
+wants_fresh(void *arg, const struct waiter *w)
+{
+    (void)arg;
+    return waiter_const(w)->fresh;
+}
+
+/* A failure is told to those who cannot hope for anything else. One address says nothing about the
+ * others: it is told only to who is pinned to it. When all have failed, those hope who can use a
+ * connection that lives; when none does, nobody. */
 void
 upool_dial_failed(struct upool *p, const struct uaddr *pin, const char *why)
 {
     bool alive = p->active_count + p->idle_count > 0 || uaddr_any_up(p);
+    waitq_ok_fn concerned = pin != NULL ? is_pinned_to : alive ? wants_fresh : anybody;
     size_t n = waitq_count(&p->q); /* those who come later deserve a try of their own */
     if (p->paused)
         return; /* it is known to be away: they wait for upool_pause(p, false) */
     while (n-- > 0) {
-        struct waiter *w = alive ? waitq_pop(&p->q, concerned, (void *)(uintptr_t)pin)
-                                 : waitq_pop(&p->q, anybody, NULL);
+        struct waiter *w = waitq_pop(&p->q, concerned, (void *)(uintptr_t)pin);
         if (w == NULL)
             break;
         struct upool_waiter *uw = waiter_of(w);

@@ -58,6 +58,12 @@ enum uconn_state {
 #undef X
 };
 
+enum dial {
+    DIAL_FOR_WAITER,
+    DIAL_AHEAD, /* of need: nobody waits for it */
+    DIAL_PROBE, /* /ping to an ejected address */
+};
+
 #define UCONN_MAGIC 0x75636f6eu
 
 struct uconn {
@@ -77,7 +83,7 @@ struct uconn {
     uint64_t tried, had_try, refused;
     struct mono dial_start, dial_deadline, tls_start, retire_at, idle_since;
     bool last_pass; /* every address had its short try: slow ones share the time that is left */
-    bool tcp_done, tls_done, probe, patient, reset;
+    bool tcp_done, tls_done, probe, ahead, patient, reset;
     bool starved;  /* an address could not be tried, for want of what is ours */
     bool retiring; /* closed instead of going back, counted as this: */
     enum metric_id retire_as;
@@ -118,7 +124,7 @@ upool_total(const struct upool *p)
 /* upool.c */
 void upool_goto(struct uconn *uc, enum uconn_state to) LOOP_ONLY; /* lists, counts, gauges */
 void upool_kick(struct upool *p) LOOP_ONLY;                       /* serve soon */
-/* Every address was tried and failed. */
+/* The address `pin` was tried and failed; NULL: every one. Tells those who wait for just that. */
 void upool_dial_failed(struct upool *p, const struct uaddr *pin, const char *why) LOOP_ONLY;
 /* Not even that, for want of descriptors or the like: later again. Who waits goes on waiting. */
 void upool_dial_starved(struct upool *p, const char *why) LOOP_ONLY;
@@ -138,7 +144,7 @@ bool upool_may_dial(const struct upool *p) LOOP_ONLY;
 /* Can this idle connection be leased? If it turns out dead it is closed on the spot. */
 MUST_USE bool uconn_is_fit(struct uconn *uc) LOOP_ONLY;
 /* Starts a connection attempt; false: nothing to try (no address) or no memory. */
-MUST_USE bool uconn_dial(struct upool *p, struct uaddr *pin, bool probe) LOOP_ONLY;
+MUST_USE bool uconn_dial(struct upool *p, struct uaddr *pin, enum dial kind) LOOP_ONLY;
 /* The end of a connection in any state. If the server does not know yet, its slot stays taken until
  * it does, or for a short grace: it would count one more connection than the cap else. */
 void uconn_destroy(struct uconn *uc, enum metric_id reason) LOOP_ONLY;

@@ -515,7 +515,7 @@ test_free_in_every_state(void **state)
     uconn_close(w[2].uc, M_CLOSE_ERROR);
     release(w[3].uc);
     uaddr_failed(addr_of(2), "test");
-    T_TRUE(uconn_dial(pool, addr_of(2), true)); /* a probe */
+    T_TRUE(uconn_dial(pool, addr_of(2), DIAL_PROBE));
     x = want_new(NULL, true);
     T_EQ(want_start(&x, 1), ERR_OK);
     loop_run_deferred(loop);

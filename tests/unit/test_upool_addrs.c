@@ -284,6 +284,70 @@ test_pinned_to_a_dead_address_fails(void **state)
     release(uc);
 }
 
+/* One bad server says nothing about the others: a connect to it, for a session that is pinned to it
+ * or ahead of need, fails nobody who can use another. The retry (fresh) is the one that would. */
+static void
+test_one_bad_address_fails_only_who_is_pinned_to_it(void **state)
+{
+    (void)state;
+    thr_check_loop();
+    cfg.url.count = 2;
+    cfg.connect_concurrency = 1; /* the others wait for it to end */
+    cfg.eject_min = cfg.eject_max = 60000000;
+    pool_start(1);
+    struct want held, fresh = want_new(NULL, true), plain = want_new(NULL, false),
+                      pinned = want_new(addr_of(2), false);
+    struct t_capture c = t_capture();
+    T_TRUE(lease(&held, addr_of(1), false) != NULL);
+    T_EQ(want_start(&fresh, 1), ERR_OK);
+    T_TRUE(uconn_dial(pool, addr_of(2), DIAL_AHEAD));
+    run_until(is_settled, &fresh);
+    T_EQ(fresh.failed, 0);
+    uconn_close(held.uc, M_CLOSE_ERROR);
+    uconn_close(fresh.uc, M_CLOSE_ERROR);
+    uaddr_failed(addr_of(1), "test"); /* nothing lives now */
+    T_EQ(want_start(&pinned, 1), ERR_OK);
+    fresh = want_new(NULL, true);
+    T_EQ(want_start(&fresh, 2), ERR_OK);
+    T_EQ(want_start(&plain, 3), ERR_OK);
+    run_until(is_settled, &plain);
+    run_until(is_settled, &fresh);
+    free(t_captured(c));
+    T_TRUE(pinned.failed == 1 && pinned.e == ERR_SESSION_GONE);
+    T_EQ(plain.failed + fresh.failed, 0);
+    release(plain.uc);
+    release(fresh.uc);
+}
+
+/* All addresses refuse: a retry hears of it, who can use the connection that lives waits for it. */
+static void
+test_all_addresses_bad_fails_the_fresh(void **state)
+{
+    (void)state;
+    thr_check_loop();
+    cfg.url.count = 2;
+    cfg.eject_min = cfg.eject_max = 60000000;
+    pool_start(1);
+    struct want held, fresh = want_new(NULL, true), plain = want_new(NULL, false);
+    struct t_capture c = t_capture();
+    T_TRUE(lease(&held, addr_of(1), false) != NULL);
+    loop_io_del(&servers[0].io);
+    close(servers[0].fd); /* listens no more; what it has accepted lives */
+    T_EQ(want_start(&fresh, 1), ERR_OK);
+    T_EQ(want_start(&plain, 2), ERR_OK);
+    run_until(is_settled, &fresh);
+    turns(3);
+    free(t_captured(c));
+    T_TRUE(fresh.failed == 1 && fresh.e == ERR_CONNECT);
+    T_FALSE(is_settled(&plain));
+    release(held.uc);
+    run_until(is_settled, &plain);
+    T_TRUE(plain.uc == held.uc);
+    server_drop_all(&servers[0]);
+    servers[0].fd = -1;
+    release(plain.uc);
+}
+
 /* A pinned head of the line gets room made for it: an idle connection to another server goes. Only
  * one, while that one is closing. */
 static void
@@ -375,6 +439,34 @@ test_names(void **state)
     release(uc);
 }
 
+/* A name that was never found, beside a server that works: only who has nothing else hears. */
+static void
+test_an_unknown_name_fails_nobody_while_there_is_an_address(void **state)
+{
+    (void)state;
+    thr_check_loop();
+    static char bad[] = "http://bad.test:1";
+    url_list[1] = bad;
+    cfg.url.count = 2;
+    cfg.connect_concurrency = 1;
+    resolver_set_lookup(resolver, failing_lookup);
+    struct t_capture c = t_capture();
+    int filler[4];
+    server_hang(&servers[0], filler); /* so that the retry waits while the name is looked up */
+    struct want fresh = want_new(NULL, true);
+    int64_t before = metric_get(M_RESOLVES_FAILED);
+    pool_start(0);
+    T_EQ(want_start(&fresh, 1), ERR_OK);
+    while (metric_get(M_RESOLVES_FAILED) == before)
+        turns(1);
+    turns(3);
+    free(t_captured(c));
+    T_FALSE(is_settled(&fresh));
+    upool_cancel(&fresh.w);
+    for (int i = 0; i < 4; i++)
+        close(filler[i]);
+}
+
 static void
 test_bad_urls_say_why(void **state)
 {
@@ -405,9 +497,12 @@ main(void)
         POOL_TEST(test_silent_address),
         POOL_TEST(test_leases_spread),
         POOL_TEST(test_pinned_to_a_dead_address_fails),
+        POOL_TEST(test_one_bad_address_fails_only_who_is_pinned_to_it),
+        POOL_TEST(test_all_addresses_bad_fails_the_fresh),
         POOL_TEST(test_room_is_made_for_the_pinned),
         POOL_TEST(test_pinned_head_is_not_starved),
         POOL_TEST(test_names),
+        POOL_TEST(test_an_unknown_name_fails_nobody_while_there_is_an_address),
         POOL_TEST(test_bad_urls_say_why),
     };
     signal(SIGPIPE, SIG_IGN);
