@@ -35,11 +35,39 @@ on_probe_due(void *arg)
     struct upool *p = a->ep->pool;
     if (a->gone || a->state == UADDR_UP || a->probing || p->stopping || p->draining)
         return;
-    a->probing = true; /* before: the dial may fail at once, and takes it back then */
-    if (p->paused || upool_total(p) >= (size_t)p->cfg->pool_size ||
-        !uconn_dial(p, a, DIAL_PROBE)) {
-        a->probing = false;
-        timer_arm_in(&a->probe_timer, p->cfg->eject_min); /* not now, or no room */
+    if (p->paused) {
+        timer_arm_in(&a->probe_timer, p->cfg->eject_min);
+        return;
+    }
+    a->probe_waits = true;
+    uaddr_probe_waiting(p);
+}
+
+struct uaddr *
+uaddr_to_probe(const struct upool *p)
+{
+    for (size_t i = 0; i < p->addr_end && !p->draining && !p->paused; i++)
+        if (p->addrs[i] != NULL && p->addrs[i]->probe_waits)
+            return p->addrs[i];
+    return NULL;
+}
+
+void
+uaddr_probe_waiting(struct upool *p)
+{
+    struct uaddr *a;
+    while ((a = uaddr_to_probe(p)) != NULL) {
+        struct list *rested = list_last(&p->idle);
+        if (upool_is_full(p) && p->closing_count == 0 && rested != NULL)
+            uconn_destroy(CONTAINER_OF(rested, struct uconn, link), M_CLOSE_REBALANCE);
+        if (upool_is_full(p))
+            return; /* until that is closed, or another is released */
+        a->probe_waits = false;
+        a->probing = true; /* before: the dial may fail at once, and takes it back then */
+        if (!uconn_dial(p, a, DIAL_PROBE)) {
+            a->probing = false;
+            timer_arm_in(&a->probe_timer, p->cfg->eject_min); /* no memory */
+        }
     }
 }
 
@@ -197,6 +225,7 @@ void
 uaddr_succeeded(struct uaddr *a)
 {
     a->fails = 0;
+    a->probe_waits = false;
     if (a->state == UADDR_UP)
         return;
     a->state = UADDR_UP;
@@ -217,6 +246,7 @@ uaddr_failed(struct uaddr *a, const char *why)
     if (backoff > cfg->eject_max)
         backoff = cfg->eject_max;
     a->fails++;
+    a->probe_waits = false;
     if (a->state == UADDR_UP || strcmp(a->why, why) != 0)
         LOG_W("upstream_down upstream=%s host=%s address=%s why=\"%s\"", a->ep->pool->name,
             a->ep->url.host, a->text, why);

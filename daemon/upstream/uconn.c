@@ -16,8 +16,9 @@
 #define SHORT_TRY_US     300000 /* for TCP to one address, while there are others to try */
 #define USER_TIMEOUT_MS  30000  /* unacknowledged bytes of a small request */
 #define PROBE_TIMEOUT_US 5000000
-#define TOO_LATE_US      1000   /* so little time before the deadline is no try */
-#define CLOSE_GRACE_US   200000 /* for the server to notice that we closed */
+#define PROBE_TIGHT_US   1000000 /* in the last place of the pool, which others wait for */
+#define TOO_LATE_US      1000    /* so little time before the deadline is no try */
+#define CLOSE_GRACE_US   200000  /* for the server to notice that we closed */
 #define RESET_GRACE_US   20000
 #define FRESHLY_USED_US  1000000 /* younger idle connections are not peeked at before reuse */
 
@@ -230,7 +231,8 @@ next_address(struct uconn *uc, int64_t *slice_us)
     int64_t left = time_left_us(uc);
     if (left < TOO_LATE_US)
         return NULL;
-    *slice_us = uc->probe && left > PROBE_TIMEOUT_US ? PROBE_TIMEOUT_US : left;
+    int64_t most_us = !uc->probe ? left : upool_is_full(p) ? PROBE_TIGHT_US : PROBE_TIMEOUT_US;
+    *slice_us = left > most_us ? most_us : left;
     if (uc->pin != NULL)
         return uc->pin->gone || (uc->tried >> uc->pin->index & 1) ? NULL : uc->pin;
     struct uaddr *a = uaddr_pick(p, uc->tried, true);
@@ -602,6 +604,28 @@ upool_try_lease(struct upool *p, struct uaddr *pin, uint64_t prefer_id)
     return other;
 }
 
+/* Does this one, just released, not go back to the pool, and as what does that count? */
+static bool LOOP_ONLY
+must_go(struct uconn *uc, const struct uconn_end *end, int64_t age_left_us, enum metric_id *reason)
+{
+    struct upool *p = uc->pool;
+    if (age_left_us <= 0)
+        *reason = M_CLOSE_AGE;
+    else if (end->max_left == 0)
+        *reason = M_CLOSE_MAX;
+    else if (p->stopping || (p->draining && waitq_count(&p->q) == 0))
+        *reason = M_CLOSE_SHUTDOWN;
+    else if (uc->retiring)
+        *reason = uc->retire_as;
+    else if (uc->addr->gone || upool_is_over(p))
+        *reason = M_CLOSE_SURPLUS;
+    else if (upool_needs_room_of(p, uc))
+        *reason = M_CLOSE_REBALANCE;
+    else
+        return false;
+    return true;
+}
+
 void
 uconn_release(struct uconn *uc, const struct uconn_end *end)
 {
@@ -621,13 +645,9 @@ uconn_release(struct uconn *uc, const struct uconn_end *end)
         life_us = limit_us < life_us ? limit_us : life_us;
     }
     int64_t age_left_us = mono_diff_us(uc->retire_at, now);
-    if (age_left_us <= 0 || end->max_left == 0 || uc->addr->gone || uc->retiring || p->stopping ||
-        upool_is_over(p) || (p->draining && waitq_count(&p->q) == 0)) {
-        uconn_destroy(uc, age_left_us <= 0             ? M_CLOSE_AGE
-                          : end->max_left == 0         ? M_CLOSE_MAX
-                          : p->stopping || p->draining ? M_CLOSE_SHUTDOWN
-                          : uc->retiring               ? uc->retire_as
-                                                       : M_CLOSE_SURPLUS);
+    enum metric_id reason;
+    if (must_go(uc, end, age_left_us, &reason)) {
+        uconn_destroy(uc, reason);
         return;
     }
     expect_no_stall(uc);

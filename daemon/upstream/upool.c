@@ -139,7 +139,7 @@ static bool LOOP_ONLY
 make_room_for_head(struct upool *p, struct uconn *uc)
 {
     const struct upool_waiter *head = head_of_line(p);
-    if (head == NULL || suits(uc, &head->w) || upool_total(p) < (size_t)p->cfg->pool_size)
+    if (head == NULL || suits(uc, &head->w) || !upool_is_full(p))
         return false;
     /* One is on its way to it, or room is made already. */
     bool dialing = head->pin != NULL ? head->pin->connecting > (head->pin->probing ? 1u : 0u)
@@ -178,7 +178,8 @@ grant_one(struct upool *p)
 bool
 upool_may_dial(const struct upool *p)
 {
-    return !p->dials_wait && upool_total(p) < (size_t)p->cfg->pool_size &&
+    size_t promised = uaddr_to_probe(p) != NULL ? 1 : 0;
+    return !p->dials_wait && upool_total(p) + promised < (size_t)p->cfg->pool_size &&
            p->connecting_count - p->probing_count < (size_t)p->cfg->connect_concurrency;
 }
 
@@ -242,12 +243,11 @@ on_serve(void *arg)
     upool_trim(p);
     if (p->addresses_left)
         fail_pinned_to_gone(p);
-    if (!p->paused) {
-        while (waitq_count(&p->q) > 0 && grant_one(p))
-            ;
-        if (p->started)
-            connect_more(p);
-    }
+    while (!p->paused && waitq_count(&p->q) > 0 && grant_one(p))
+        ;
+    uaddr_probe_waiting(p); /* what nobody could use is idle; new ones may not take the room */
+    if (!p->paused && p->started)
+        connect_more(p);
     if (p->draining && waitq_count(&p->q) == 0)
         upool_drain(p);
 }
@@ -421,6 +421,21 @@ bool
 upool_is_over(const struct upool *p)
 {
     return upool_total(p) - p->closing_count > (size_t)p->cfg->pool_size;
+}
+
+bool
+upool_is_full(const struct upool *p)
+{
+    return upool_total(p) >= (size_t)p->cfg->pool_size;
+}
+
+bool
+upool_needs_room_of(struct upool *p, const struct uconn *uc)
+{
+    (void)uc;
+    if (!upool_is_full(p) || p->closing_count > 0) /* there is room, or will be */
+        return false;
+    return uaddr_to_probe(p) != NULL;
 }
 
 void

@@ -13,8 +13,9 @@
  *            them. They retire at idle_timeout, before the server's own keep-alive limit, at its
  *            request count and at max_age.
  * Addresses  The fewest leases first. A failing address is ejected with exponential back-off and
- *            jitter and gets a /ping before it gets traffic again; when none is left, requests try
- *            anyway, so that errors are true and recovery is immediate.
+ *            jitter and gets a /ping before it gets traffic again, for which a full pool gives up
+ *            one connection; when none is left, requests try anyway, so that errors are true
+ *            and recovery is immediate.
  * Threads    Loop only.
  */
 #include "base/err.h"

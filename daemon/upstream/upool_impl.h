@@ -34,7 +34,8 @@ struct uaddr {
     enum uaddr_state state;
     bool gone;
     bool probing;
-    int fails; /* in a row, connects */
+    bool probe_waits; /* it is due, but the pool is full */
+    int fails;        /* in a row, connects */
     struct mono ejected_at;
     int unanswered; /* in a row, fresh connections that died without an answer */
     size_t connecting, active, idle;
@@ -136,6 +137,9 @@ void upool_retire(struct uconn *uc, enum metric_id reason) LOOP_ONLY;
 /* More than pool_size, by a reload: what is idle is closed. */
 void upool_trim(struct upool *p) LOOP_ONLY;
 bool upool_is_over(const struct upool *p) LOOP_ONLY;
+bool upool_is_full(const struct upool *p) LOOP_ONLY;
+/* Must this one, which was just released, go to make room for a connection to another server? */
+bool upool_needs_room_of(struct upool *p, const struct uconn *uc) LOOP_ONLY;
 
 /* Is there room under the cap, and under connect_concurrency, and were sockets to be had? */
 bool upool_may_dial(const struct upool *p) LOOP_ONLY;
@@ -173,6 +177,10 @@ void uaddr_succeeded(struct uaddr *a) LOOP_ONLY;
 void uaddr_failed(struct uaddr *a, const char *why) LOOP_ONLY;
 /* Without having brought it up: another one follows. */
 void uaddr_probe_ended(struct uaddr *a) LOOP_ONLY;
+/* Whose /ping waits for room; NULL: none's. The next place that comes free is for that. */
+struct uaddr *uaddr_to_probe(const struct upool *p) LOOP_ONLY;
+/* Starts probes that wait, and closes what is idle for them. */
+void uaddr_probe_waiting(struct upool *p) LOOP_ONLY;
 /* Is a name still being looked up, so that waiting makes sense? */
 bool endpoints_pending(const struct upool *p) LOOP_ONLY;
 void endpoints_retry_now(struct upool *p) LOOP_ONLY;

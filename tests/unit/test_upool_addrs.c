@@ -166,6 +166,92 @@ test_an_abandoned_probe_is_not_the_last(void **state)
     free(t_captured(c));
 }
 
+static size_t LOOP_ONLY
+open_at_servers(void)
+{
+    size_t open = 0;
+    for (size_t i = 0; i < COUNT_OF(servers); i++) {
+        server_sweep(&servers[i]);
+        open += servers[i].open;
+    }
+    return open;
+}
+
+/* The cap holds, here and counted at the servers, until the address is up again. */
+static void LOOP_ONLY
+turns_until_up(const struct uaddr *a)
+{
+    struct mono end = mono_add_us(mono_now(), 10000000);
+    while (a->state != UADDR_UP) {
+        struct upool_stats s = stats();
+        T_TRUE(s.connecting + s.active + s.idle + s.closing <= (size_t)cfg.pool_size);
+        T_TRUE(open_at_servers() <= (size_t)cfg.pool_size);
+        T_TRUE(mono_diff_us(end, mono_now()) > 0);
+        turns(1);
+    }
+}
+
+/* A pool that is full of idle connections gives one up for the /ping to an ejected server: the one
+ * that has rested longest. */
+static void
+test_probe_takes_the_place_of_an_idle_one(void **state)
+{
+    (void)state;
+    thr_check_loop();
+    cfg.url.count = 2;
+    cfg.pool_size = 2;
+    pool_start(2);
+    struct want x, y;
+    struct uconn *a = lease(&x, addr_of(1), false), *b = lease(&y, addr_of(1), false);
+    release(b);
+    release(a);
+    int64_t before = metric_get(M_CLOSE_REBALANCE);
+    struct t_capture c = t_capture();
+    uaddr_failed(addr_of(2), "test");
+    turns_until_up(addr_of(2));
+    free(t_captured(c));
+    T_EQ(metric_get(M_CLOSE_REBALANCE), before + 1);
+    T_TRUE(upool_try_lease(pool, addr_of(1), 0) == a);
+    release(a);
+}
+
+static bool
+probe_waits(void *arg)
+{
+    return ((struct uaddr *)arg)->probe_waits;
+}
+
+/* When all are leased, the next place that comes free is the probe's, ahead of those who wait. */
+static void
+test_probe_takes_the_next_place(void **state)
+{
+    (void)state;
+    thr_check_loop();
+    cfg.url.count = 2;
+    cfg.pool_size = 2;
+    pool_start(2);
+    struct want x, y, w[2] = {want_new(NULL, false), want_new(NULL, true)};
+    struct uconn *a = lease(&x, addr_of(1), false), *b = lease(&y, addr_of(1), false);
+    struct t_capture c = t_capture();
+    uaddr_failed(addr_of(2), "test");
+    run_until(probe_waits, addr_of(2));
+    T_EQ(want_start(&w[0], 1), ERR_OK);
+    T_EQ(want_start(&w[1], 2), ERR_OK);
+    turns(3);
+    T_EQ(servers[1].pings, 0); /* no room yet */
+    release(a);
+    T_EQ(stats().idle, 0);
+    turns_until_up(addr_of(2));
+    T_FALSE(is_settled(&w[0]) || is_settled(&w[1]));
+    T_EQ(servers[1].pings, 1);
+    free(t_captured(c));
+    run_until(is_settled, &w[0]); /* the place is theirs again */
+    release(b);
+    uconn_close(w[0].uc, M_CLOSE_ERROR);
+    run_until(is_settled, &w[1]);
+    uconn_close(w[1].uc, M_CLOSE_ERROR);
+}
+
 /* Fresh connections that end without an answer eject the address; one answer in between clears. */
 static void
 test_unanswered_eject(void **state)
@@ -224,6 +310,36 @@ test_silent_address(void **state)
     T_EQ(x.e, ERR_SESSION_GONE);
     T_ZEQ(x.why, "connection timed out");
     T_EQ(stats().addresses_ejected, 1);
+    for (int i = 0; i < 4; i++)
+        close(filler[i]);
+}
+
+/* A server that says nothing holds the last place of the pool for a second at most. */
+static void
+test_probe_in_the_last_place_is_short(void **state)
+{
+    (void)state;
+    thr_check_loop();
+    int filler[4];
+    struct want x;
+    cfg.url.count = 2;
+    cfg.pool_size = 2;
+    cfg.eject_min = cfg.eject_max = 60000000;
+    server_hang(&servers[1], filler);
+    pool_start(1);
+    struct uconn *held = lease(&x, addr_of(1), false);
+    struct t_capture c = t_capture();
+    uaddr_failed(addr_of(2), "test");
+    for (int size = 2; size <= 3; size++) {
+        cfg.pool_size = size;
+        T_TRUE(uconn_dial(pool, addr_of(2), DIAL_PROBE));
+        struct uconn *probe = CONTAINER_OF(list_first(&pool->connecting), struct uconn, link);
+        int64_t in_us = probe->timer.due_us - probe->dial_start.us;
+        T_TRUE(size == 2 ? in_us < 2000000 : in_us > 2000000);
+        uconn_abandon(probe);
+    }
+    free(t_captured(c));
+    release(held);
     for (int i = 0; i < 4; i++)
         close(filler[i]);
 }
@@ -494,7 +610,10 @@ main(void)
         POOL_TEST(test_probe_that_fails_at_once_comes_again),
         POOL_TEST(test_an_abandoned_probe_is_not_the_last),
         POOL_TEST(test_unanswered_eject),
+        POOL_TEST(test_probe_takes_the_place_of_an_idle_one),
+        POOL_TEST(test_probe_takes_the_next_place),
         POOL_TEST(test_silent_address),
+        POOL_TEST(test_probe_in_the_last_place_is_short),
         POOL_TEST(test_leases_spread),
         POOL_TEST(test_pinned_to_a_dead_address_fails),
         POOL_TEST(test_one_bad_address_fails_only_who_is_pinned_to_it),
