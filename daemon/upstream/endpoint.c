@@ -9,8 +9,8 @@
 
 #include "base/no_block.h"
 
-#define RESOLVE_RETRY_MIN_US 1000000
-#define UNANSWERED_MAX       3 /* fresh connections in a row that died without a word */
+#define RESOLVE_RETRY_MIN_US 1000000 /* and looked up no more often, whatever fails */
+#define UNANSWERED_MAX       3       /* fresh connections in a row that died without a word */
 
 static void
 update_gauges(const struct upool *p)
@@ -236,6 +236,21 @@ uaddr_succeeded(struct uaddr *a)
     upool_kick(a->ep->pool);
 }
 
+/* No address of this name works: maybe the server has moved. */
+static void LOOP_ONLY
+look_up_if_all_failed(struct endpoint *ep)
+{
+    const struct upool *p = ep->pool;
+    for (size_t i = 0; i < p->addr_end; i++)
+        if (p->addrs[i] != NULL && p->addrs[i]->ep == ep && p->addrs[i]->state == UADDR_UP)
+            return;
+    if (!ep->is_name || ep->job != NULL)
+        return;
+    struct mono soon = mono_add_us(ep->looked_up_at, RESOLVE_RETRY_MIN_US);
+    if (!timer_armed(&ep->resolve_timer) || ep->resolve_timer.due_us > soon.us)
+        timer_arm(&ep->resolve_timer, soon);
+}
+
 void
 uaddr_failed(struct uaddr *a, const char *why)
 {
@@ -257,8 +272,10 @@ uaddr_failed(struct uaddr *a, const char *why)
         metric_inc_in(a->ep->pool->metrics, M_EJECTIONS);
         update_gauges(a->ep->pool);
     }
-    if (!a->gone)
-        timer_arm_in(&a->probe_timer, random_jitter(backoff, 20));
+    if (a->gone)
+        return;
+    timer_arm_in(&a->probe_timer, random_jitter(backoff, 20));
+    look_up_if_all_failed(a->ep);
 }
 
 void
@@ -358,6 +375,7 @@ on_resolve_due(void *arg)
     struct endpoint *ep = arg;
     if (ep->job != NULL || ep->pool->stopping)
         return;
+    ep->looked_up_at = loop_now(ep->pool->loop);
     ep->job = resolver_start(ep->pool->resolver, ep->url.host, ep->url.port, on_resolved, ep);
     if (ep->job == NULL) /* too many look-ups under way */
         timer_arm_in(&ep->resolve_timer, RESOLVE_RETRY_MIN_US);
@@ -405,6 +423,7 @@ endpoint_start(struct endpoint *ep)
         if (!ep->resolved) /* no memory */
             timer_arm_in(&ep->resolve_timer, RESOLVE_RETRY_MIN_US);
     } else {
+        ep->is_name = true;
         on_resolve_due(ep);
     }
 }

@@ -19,7 +19,9 @@ struct endpoint {
     char server_name[256];
     struct resolver_job *job;
     struct timer resolve_timer;
+    struct mono looked_up_at;
     int resolve_fails;
+    bool is_name;  /* not an address */
     bool resolved; /* at least once */
 };
 

@@ -555,6 +555,67 @@ test_names(void **state)
     release(uc);
 }
 
+static int moved_count; /* the helper thread's, once there is one */
+
+/* Two addresses, of which one is bad; then only that; then only the good one. */
+static int
+moving_lookup(const char *host, struct addr *addrs, size_t cap, size_t *count, int *sys_errno)
+{
+    (void)host;
+    (void)cap;
+    *sys_errno = 0;
+    *count = 0;
+    int nth = ++moved_count;
+    if (nth != 2 && addr_from_ip("127.0.0.1", 0, &addrs[*count]))
+        ++*count;
+    if (nth <= 2 && addr_from_ip("127.0.0.3", 0, &addrs[*count]))
+        ++*count;
+    return *count > 0 ? 0 : EAI_FAIL;
+}
+
+static bool
+resolved_so_often(void *arg)
+{
+    return metric_get(M_RESOLVES) >= *(const int64_t *)arg;
+}
+
+/* When no address of a name works any more it is looked up at once, a second after the last time at
+ * the earliest; not before, and no longer once one works. */
+static void
+test_a_name_whose_addresses_fail_is_looked_up(void **state)
+{
+    (void)state;
+    thr_check_loop();
+    static char url[64];
+    snprintf(url, sizeof(url), "http://moves.test:%u", servers[0].port);
+    url_list[0] = url;
+    cfg.eject_min = cfg.eject_max = 60000000;
+    moved_count = 0;
+    resolver_set_lookup(resolver, moving_lookup);
+    int64_t times = metric_get(M_RESOLVES) + 1;
+    struct want x;
+    pool_start(1);
+    run_until(resolved_so_often, &times);
+    const struct endpoint *ep = pool->endpoints[0];
+    struct mono late = mono_add_us(ep->looked_up_at, 20000000);
+    struct t_capture c = t_capture();
+    T_TRUE(lease(&x, addr_of(3), false) == NULL);
+    T_TRUE(ep->resolve_timer.due_us > late.us); /* the other one works */
+    uaddr_failed(addr_of(1), "test");
+    T_EQ(ep->resolve_timer.due_us, ep->looked_up_at.us + 1000000);
+    times++;
+    run_until(resolved_so_often, &times);
+    T_TRUE(addr_of(1) == NULL && addr_of(3)->state == UADDR_EJECTED);
+    T_TRUE(ep->resolve_timer.due_us > late.us); /* it had its early one */
+    T_TRUE(lease(&x, NULL, false) == NULL);
+    T_EQ(x.e, ERR_CONNECT);
+    times++;
+    run_until(resolved_so_often, &times);
+    free(t_captured(c));
+    release(lease(&x, NULL, false)); /* where the name leads now */
+    T_TRUE(ep->resolve_timer.due_us > late.us);
+}
+
 /* A name that was never found, beside a server that works: only who has nothing else hears. */
 static void
 test_an_unknown_name_fails_nobody_while_there_is_an_address(void **state)
@@ -621,6 +682,7 @@ main(void)
         POOL_TEST(test_room_is_made_for_the_pinned),
         POOL_TEST(test_pinned_head_is_not_starved),
         POOL_TEST(test_names),
+        POOL_TEST(test_a_name_whose_addresses_fail_is_looked_up),
         POOL_TEST(test_an_unknown_name_fails_nobody_while_there_is_an_address),
         POOL_TEST(test_bad_urls_say_why),
     };
