@@ -221,10 +221,34 @@ uaddr_count(const struct upool *p, uint64_t tried)
     return n;
 }
 
+static size_t
+conns_of(const struct uaddr *a)
+{
+    return a->active + a->idle + a->connecting - (a->probing ? 1u : 0u);
+}
+
+bool
+uaddr_is_crowded(const struct uaddr *a)
+{
+    const struct upool *p = a->ep->pool;
+    struct mono now = loop_now(p->loop);
+    for (size_t i = 0; i < p->addr_end; i++) {
+        const struct uaddr *other = p->addrs[i];
+        if (other == NULL || other->state != UADDR_UP || conns_of(other) + 2 > conns_of(a))
+            continue;
+        /* One that lets connects hang is not ejected for it, but nobody is sent there on purpose.
+         */
+        if (other->silent_at.us == 0 || mono_diff_us(now, other->silent_at) > p->cfg->eject_max)
+            return true;
+    }
+    return false;
+}
+
 void
 uaddr_succeeded(struct uaddr *a)
 {
     a->fails = 0;
+    a->silent_at = (struct mono){0};
     a->probe_waits = false;
     if (a->state == UADDR_UP)
         return;

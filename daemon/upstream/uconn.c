@@ -199,6 +199,8 @@ dial_give_up(struct uconn *uc)
 static void LOOP_ONLY
 address_failed(struct uconn *uc, bool for_good)
 {
+    if (!for_good)
+        uc->addr->silent_at = loop_now(uc->pool->loop);
     if (for_good) {
         uc->refused |= 1ull << uc->addr->index;
         uaddr_failed(uc->addr, uc->why);
@@ -560,10 +562,11 @@ uconn_is_fit(struct uconn *uc)
 }
 
 static bool LOOP_ONLY
-take_idle(struct uconn *uc)
+take_idle(struct uconn *uc, bool pinned)
 {
     if (!uconn_is_fit(uc))
         return false;
+    uc->pinned = pinned;
     upool_goto(uc, UCONN_ACTIVE);
     return true;
 }
@@ -578,7 +581,7 @@ upool_try_lease(struct upool *p, struct uaddr *pin, uint64_t prefer_id)
             struct uconn *uc = CONTAINER_OF(node, struct uconn, link);
             if (uc->id != prefer_id || (pin != NULL && uc->addr != pin))
                 continue;
-            if (take_idle(uc))
+            if (take_idle(uc, pin != NULL))
                 return uc;
             break;
         }
@@ -593,10 +596,10 @@ upool_try_lease(struct upool *p, struct uaddr *pin, uint64_t prefer_id)
             other = other == NULL ? uc : other;
             continue;
         }
-        if (take_idle(uc))
+        if (take_idle(uc, pin != NULL))
             return uc;
     }
-    if (other == NULL || !take_idle(other))
+    if (other == NULL || !take_idle(other, pin != NULL))
         return NULL;
     /* Served at once by a busier server; the next one finds the better one warm. */
     if (least != NULL && least->connecting == 0 && upool_may_dial(p) && !p->draining)

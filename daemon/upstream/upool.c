@@ -11,7 +11,8 @@
     100000 /* a pinned waiter whose turn it is may claim another's slot after this                 \
             */
 
-#define RETRY_US 100000
+#define RETRY_US     100000
+#define REBALANCE_US 100000 /* a connection at most is moved to another server in this time */
 
 static void on_serve(void *arg);
 
@@ -169,6 +170,7 @@ grant_one(struct upool *p)
             continue;
         upool_goto(uc, UCONN_ACTIVE);
         struct upool_waiter *uw = waiter_of(w);
+        uc->pinned = uw->pin != NULL;
         uw->granted(uw->arg, uc);
         return true; /* the list may have changed under us */
     }
@@ -432,10 +434,18 @@ upool_is_full(const struct upool *p)
 bool
 upool_needs_room_of(struct upool *p, const struct uconn *uc)
 {
-    (void)uc;
+    struct mono now = loop_now(p->loop);
     if (!upool_is_full(p) || p->closing_count > 0) /* there is room, or will be */
         return false;
-    return uaddr_to_probe(p) != NULL;
+    if (uaddr_to_probe(p) != NULL)
+        return true;
+    /* Whoever is pinned would open it again. The next who is not goes to the server with the
+     * fewest: each close brings the numbers closer together, so it ends. */
+    if (uc->pinned || mono_diff_us(now, p->rebalanced_at) < REBALANCE_US ||
+        !uaddr_is_crowded(uc->addr))
+        return false;
+    p->rebalanced_at = now;
+    return true;
 }
 
 void

@@ -15,7 +15,8 @@
  * Addresses  The fewest leases first. A failing address is ejected with exponential back-off and
  *            jitter and gets a /ping before it gets traffic again, for which a full pool gives up
  *            one connection; when none is left, requests try anyway, so that errors are true
- *            and recovery is immediate.
+ *            and recovery is immediate. A full pool gives up a connection, now and then, of
+ *            the server with the most for one that has at least two fewer.
  * Threads    Loop only.
  */
 #include "base/err.h"

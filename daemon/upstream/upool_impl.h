@@ -39,7 +39,8 @@ struct uaddr {
     bool probe_waits; /* it is due, but the pool is full */
     int fails;        /* in a row, connects */
     struct mono ejected_at;
-    int unanswered; /* in a row, fresh connections that died without an answer */
+    struct mono silent_at; /* it was left for another after a short try; 0: not since it worked */
+    int unanswered;        /* in a row, fresh connections that died without an answer */
     size_t connecting, active, idle;
     uint64_t leases; /* given out, ever: the tie-break between equally loaded ones */
     struct timer probe_timer;
@@ -85,6 +86,7 @@ struct uconn {
     /* Address bits: had a try in this pass; had one at all; failed for good. */
     uint64_t tried, had_try, refused;
     struct mono dial_start, dial_deadline, tls_start, retire_at, idle_since;
+    bool pinned;    /* its last holder could use no other address */
     bool last_pass; /* every address had its short try: slow ones share the time that is left */
     bool tcp_done, tls_done, probe, ahead, patient, reset;
     bool starved;  /* an address could not be tried, for want of what is ours */
@@ -111,6 +113,7 @@ struct upool {
     struct waitq q;
     struct loop_task serve_task;
     struct timer serve_timer; /* what cannot be done now is tried again then */
+    struct mono rebalanced_at;
     uint64_t next_id;
     bool started, draining, stopping, paused;
     bool addresses_left; /* some were dropped: waiters may be pinned to them */
@@ -179,6 +182,8 @@ void uaddr_succeeded(struct uaddr *a) LOOP_ONLY;
 void uaddr_failed(struct uaddr *a, const char *why) LOOP_ONLY;
 /* Without having brought it up: another one follows. */
 void uaddr_probe_ended(struct uaddr *a) LOOP_ONLY;
+/* Has another one that works at least two connections fewer? */
+bool uaddr_is_crowded(const struct uaddr *a) LOOP_ONLY;
 /* Whose /ping waits for room; NULL: none's. The next place that comes free is for that. */
 struct uaddr *uaddr_to_probe(const struct upool *p) LOOP_ONLY;
 /* Starts probes that wait, and closes what is idle for them. */

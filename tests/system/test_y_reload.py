@@ -185,6 +185,20 @@ def test_another_server_and_nothing_is_cut(reloading, held, fake):
     assert c.metric("chmux_requests_total") == 4  # counters survive
 
 
+def test_a_server_that_is_added_gets_its_share_of_a_full_pool(reloading, held, fake):
+    c, file = reloading(held.url, upstream__pool_size=2)
+    running = [Background(lambda: c.ask("GET", q("SELECT 1"))) for _ in range(2)]
+    held.wait_heads(2)
+    held.gate.set()
+    assert [b.result().status for b in running] == [200] * 2
+    other = fake()
+    file["upstream", "url"] = f"{held.url}, {other.url}"
+    reload(c)
+    wait_until(lambda: c.ask("GET", q("SELECT 1")).status == 200 and len(other.heads) > 0, what="traffic to the new server")
+    assert c.metric('chmux_upstream_closes_total{reason="rebalance"}') == 1
+    assert c.metric("chmux_upstream_connections_peak") <= 2
+
+
 def test_who_waits_for_a_server_that_goes_waits_for_the_next(reloading, fake):
     dead = fake()
     dead.stop()

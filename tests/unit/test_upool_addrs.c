@@ -300,6 +300,7 @@ test_silent_address(void **state)
     T_TRUE(uc != NULL && uc->addr == addr_of(2));
     T_TRUE(mono_diff_us(mono_now(), start) >= 300000);
     T_EQ(stats().addresses_ejected, 0);
+    T_TRUE(addr_of(1)->silent_at.us > 0 && addr_of(2)->silent_at.us == 0);
     release(uc);
     cfg.connect_timeout = 50000;
     start = mono_now();
