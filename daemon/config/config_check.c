@@ -1,6 +1,7 @@
 #include "config/config_load.h"
 
 #include "base/check.h"
+#include "base/ip_net.h"
 #include "config/config_parse.h"
 #include "config/config_value.h"
 
@@ -174,6 +175,26 @@ check_tls(struct config_loader *l, size_t nth)
             "everything; for tests only");
 }
 
+static struct str
+without_last_dot(struct str name)
+{
+    return name.len > 0 && name.p[name.len - 1] == '.' ? str_n(name.p, name.len - 1) : name;
+}
+
+/* One server, however it is written: "db" and "DB.", ::1 and 0::1. */
+static bool
+same_server(const struct config_url *a, const struct config_url *b)
+{
+    struct str x = str_of(a->host), y = str_of(b->host);
+    struct ip_net p, q;
+    const char *why;
+    if (a->tls != b->tls || a->port != b->port)
+        return false;
+    if (ip_net_parse(x, &p, &why) && ip_net_parse(y, &q, &why))
+        return p.v6 == q.v6 && memcmp(p.ip, q.ip, sizeof(p.ip)) == 0;
+    return str_eq_nocase(without_last_dot(x), without_last_dot(y));
+}
+
 /* Each URL by itself was checked when it was set. */
 static void
 check_urls(struct config_loader *l, size_t nth)
@@ -191,8 +212,8 @@ check_urls(struct config_loader *l, size_t nth)
                 "with TLS)",
                 (unsigned)a.port);
         for (size_t j = 0; j < i; j++)
-            if (config_parse_url(str_of(list->item[j]), &b, why, sizeof(why)) && a.tls == b.tls &&
-                a.port == b.port && str_eq_nocase(str_of(a.host), str_of(b.host)))
+            if (config_parse_url(str_of(list->item[j]), &b, why, sizeof(why)) &&
+                same_server(&a, &b))
                 complain(l, FAIL, &s, "%s is there twice; name each server once",
                     config_quote(str_of(list->item[i]), q));
     }

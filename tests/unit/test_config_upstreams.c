@@ -107,12 +107,29 @@ test_upstreams_that_contradict_each_other(void **state)
         .file = "[upstream a b]\n");
 }
 
+/* One server in another spelling would be counted, and dialled, as two. */
+static void
+test_one_server_is_named_once(void **state)
+{
+    (void)state;
+    REFUSED("--upstream: \"http://db.:8123\" is there twice; name each server once\n",
+        FLAGS({"--upstream", "upstream.url", "http://db,http://db.:8123"}));
+    REFUSED("--upstream: \"http://[fd00:0::1]\" is there twice; name each server once\n",
+        FLAGS({"--upstream", "upstream.url", "http://[fd00::1],http://[fd00:0::1]"}));
+    REFUSED("--upstream: \"http://[::ffff:10.0.0.1]\" is there twice; name each server once\n",
+        FLAGS({"--upstream", "upstream.url", "http://10.0.0.1,http://[::ffff:10.0.0.1]"}));
+    struct config *c = LOADED(FLAGS({"--upstream", "upstream.url",
+        "http://db,http://db.x,http://[fd00::1],http://[fd00::2],http://10.0.0.1,http://db:1"}));
+    config_free(&c);
+}
+
 int
 main(void)
 {
     const struct CMUnitTest tests[] = {
         TEST(test_upstreams_come_from_everywhere),
         TEST(test_upstreams_that_contradict_each_other),
+        TEST(test_one_server_is_named_once),
     };
     mem_init(16 << 20, 65536, 0);
     int failed = TEST_MAIN(tests);
