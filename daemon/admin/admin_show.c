@@ -409,7 +409,11 @@ on_endpoint(void *arg, const struct upool_addr_view *v)
     jsonw_uint(w->j, "port", v->port);
     jsonw_bool(w->j, "tls", v->tls);
     jsonw_text(w->j, "address", v->address);
-    jsonw_text(w->j, "state", v->address == NULL ? "unresolved" : v->up ? "up" : "ejected");
+    jsonw_text(w->j, "state",
+        v->address == NULL ? "unresolved"
+        : v->up            ? "up"
+        : v->unroutable    ? "unroutable"
+                           : "ejected");
     put_ms(w->j, "ejected_ms", v->ejected_us);
     put_ms(w->j, "probe_in_ms", v->probe_us);
     jsonw_int(w->j, "failures", v->fails);

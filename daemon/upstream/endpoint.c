@@ -12,19 +12,40 @@
 #define RESOLVE_RETRY_MIN_US 1000000 /* and looked up no more often, whatever fails */
 #define UNANSWERED_MAX       3       /* fresh connections in a row that died without a word */
 
-static void
+bool
+uaddr_is_unroutable(const struct uaddr *a)
+{
+    const struct upool *p = a->ep->pool;
+    bool other_kind = false;
+    if (a->state == UADDR_UP || !a->no_route)
+        return false;
+    for (size_t i = 0; i < p->addr_end; i++) {
+        const struct uaddr *b = p->addrs[i];
+        if (b == NULL || b->ep != a->ep || b->state != UADDR_UP)
+            continue;
+        if (b->addr.sa.sa_family == a->addr.sa.sa_family)
+            return false; /* there is a route, only not to this one */
+        other_kind = true;
+    }
+    return other_kind;
+}
+
+static void LOOP_ONLY
 update_gauges(const struct upool *p)
 {
-    int64_t up = 0, down = 0;
+    int64_t up = 0, down = 0, unroutable = 0;
     for (size_t i = 0; i < UPOOL_MAX_ADDRS; i++) {
         const struct uaddr *a = p->addrs[i];
         if (a != NULL && a->state == UADDR_UP)
             up++;
+        else if (a != NULL && uaddr_is_unroutable(a))
+            unroutable++;
         else if (a != NULL)
             down++;
     }
     metric_set_in(p->metrics, M_ADDRESSES_UP, up);
     metric_set_in(p->metrics, M_ADDRESSES_DOWN, down);
+    metric_set_in(p->metrics, M_ADDRESSES_UNROUTABLE, unroutable);
 }
 
 static void
@@ -249,6 +270,7 @@ uaddr_succeeded(struct uaddr *a)
 {
     a->fails = 0;
     a->silent_at = (struct mono){0};
+    a->no_route = false;
     a->probe_waits = false;
     if (a->state == UADDR_UP)
         return;
@@ -294,8 +316,8 @@ uaddr_failed(struct uaddr *a, const char *why)
         a->state = UADDR_EJECTED;
         a->ejected_at = loop_now(a->ep->pool->loop);
         metric_inc_in(a->ep->pool->metrics, M_EJECTIONS);
-        update_gauges(a->ep->pool);
     }
+    update_gauges(a->ep->pool);
     if (a->gone)
         return;
     timer_arm_in(&a->probe_timer, random_jitter(backoff, 20));

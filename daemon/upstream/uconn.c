@@ -195,16 +195,30 @@ dial_give_up(struct uconn *uc)
     uaddr_unref(&pin);
 }
 
+/* For good, so it is ejected. */
+static void LOOP_ONLY
+refuse_address(struct uconn *uc)
+{
+    uc->refused |= 1ull << uc->addr->index;
+    uc->addr->no_route = uc->no_route;
+    uaddr_failed(uc->addr, uc->why);
+}
+
+static void LOOP_ONLY
+note_errno(struct uconn *uc, int e)
+{
+    uc->no_route = e == ENETUNREACH || e == EHOSTUNREACH || e == EADDRNOTAVAIL || e == EAFNOSUPPORT;
+    snprintf(uc->why, sizeof uc->why, "%s", strerror(e));
+}
+
 /* This address did not work, for good or only not in its short time: try the next. */
 static void LOOP_ONLY
 address_failed(struct uconn *uc, bool for_good)
 {
-    if (!for_good)
+    if (for_good)
+        refuse_address(uc);
+    else
         uc->addr->silent_at = loop_now(uc->pool->loop);
-    if (for_good) {
-        uc->refused |= 1ull << uc->addr->index;
-        uaddr_failed(uc->addr, uc->why);
-    }
     leave_address(uc);
     dial_next(uc);
 }
@@ -287,6 +301,7 @@ begin_connect(struct uconn *uc)
 {
     const struct addr *to = &uc->addr->addr;
     int e;
+    uc->no_route = false;
     int fd = socket(to->sa.sa_family, SOCK_STREAM | SOCK_NONBLOCK | SOCK_CLOEXEC, 0);
     if (fd < 0) {
         e = errno;
@@ -305,7 +320,7 @@ begin_connect(struct uconn *uc)
 close_fd:
     close(fd);
 say_why:
-    snprintf(uc->why, sizeof uc->why, "%s", strerror(e));
+    note_errno(uc, e);
     return e;
 }
 
@@ -314,13 +329,13 @@ static bool LOOP_ONLY
 cannot_begin(struct uconn *uc, int e)
 {
     bool want = is_want(e);
-    uc->refused |= 1ull << uc->addr->index;
     if (want)
         uc->had_try = 0; /* it ends early, which says nothing about those that were silent */
     if (want || is_want_of_ports(&uc->addr->addr, e))
         uc->starved = true;
     else
-        uaddr_failed(uc->addr, uc->why);
+        refuse_address(uc);
+    uc->refused |= 1ull << uc->addr->index;
     leave_address(uc);
     return want;
 }
@@ -446,7 +461,7 @@ tcp_step(struct uconn *uc)
         e = errno;
     }
     if (e != 0) {
-        snprintf(uc->why, sizeof uc->why, "%s", strerror(e));
+        note_errno(uc, e);
         address_failed(uc, true);
         return;
     }

@@ -525,7 +525,7 @@ upool_stats(const struct upool *p, struct upool_stats *out)
             continue;
         if (p->addrs[i]->state == UADDR_UP)
             out->addresses_up++;
-        else
+        else if (!uaddr_is_unroutable(p->addrs[i]))
             out->addresses_ejected++;
     }
 }

@@ -167,6 +167,7 @@ struct upool_addr_view {
     bool tls;
     const char *address; /* NULL: the name has none yet; then the rest is empty */
     bool up;
+    bool unroutable;    /* not up, but its name has one of the other IP version that is */
     int64_t ejected_us; /* for so long; -1: it is up */
     int64_t probe_us;   /* until the next /ping; -1: none is due */
     int fails;          /* in a row */

@@ -37,6 +37,7 @@ struct uaddr {
     bool gone;
     bool probing;
     bool probe_waits; /* it is due, but the pool is full */
+    bool no_route;    /* of the last failure: this machine cannot send there */
     int fails;        /* in a row, connects */
     struct mono ejected_at;
     struct mono silent_at; /* it was left for another after a short try; 0: not since it worked */
@@ -86,6 +87,7 @@ struct uconn {
     /* Address bits: had a try in this pass; had one at all; failed for good. */
     uint64_t tried, had_try, refused;
     struct mono dial_start, dial_deadline, tls_start, retire_at, idle_since;
+    bool no_route;
     bool pinned;    /* its last holder could use no other address */
     bool last_pass; /* every address had its short try: slow ones share the time that is left */
     bool tcp_done, tls_done, probe, ahead, patient, reset;
@@ -178,6 +180,9 @@ struct uaddr *uaddr_pick(const struct upool *p, uint64_t tried, bool ejected_too
 /* So many addresses have no bit in `tried`. */
 size_t uaddr_count(const struct upool *p, uint64_t tried) LOOP_ONLY;
 bool uaddr_any_up(const struct upool *p) LOOP_ONLY;
+/* Ejected, but only for want of a route to addresses of its kind: the name has one of the other
+ * kind that works. No server is missing. */
+bool uaddr_is_unroutable(const struct uaddr *a) LOOP_ONLY;
 void uaddr_succeeded(struct uaddr *a) LOOP_ONLY;
 void uaddr_failed(struct uaddr *a, const char *why) LOOP_ONLY;
 /* Without having brought it up: another one follows. */

@@ -51,6 +51,7 @@ tell_addr(const struct endpoint *ep, const struct uaddr *a, upool_addr_fn fn, vo
         struct mono now = loop_now(ep->pool->loop);
         v.address = a->text;
         v.up = a->state == UADDR_UP;
+        v.unroutable = uaddr_is_unroutable(a);
         v.fails = a->fails;
         v.connecting = a->connecting;
         v.active = a->active;

@@ -617,6 +617,52 @@ test_a_name_whose_addresses_fail_is_looked_up(void **state)
     T_TRUE(ep->resolve_timer.due_us > late.us);
 }
 
+/* A multicast address: no machine has a route for a connect to that. */
+static int
+two_kinds_lookup(const char *host, struct addr *addrs, size_t cap, size_t *count, int *sys_errno)
+{
+    (void)host;
+    (void)cap;
+    *sys_errno = 0;
+    *count = 2;
+    return addr_from_ip("ff05::1", 0, &addrs[0]) && addr_from_ip("127.0.0.1", 0, &addrs[1])
+               ? 0
+               : EAI_FAIL;
+}
+
+/* A kind of address without a route is no server that is missing, while the other kind works. */
+static void
+test_no_route_is_no_missing_server(void **state)
+{
+    (void)state;
+    thr_check_loop();
+    static char url[64];
+    snprintf(url, sizeof(url), "http://two.test:%u", servers[0].port);
+    url_list[0] = url;
+    cfg.eject_min = cfg.eject_max = 60000000;
+    resolver_set_lookup(resolver, two_kinds_lookup);
+    struct want x;
+    struct t_capture c = t_capture();
+    pool_start(1);
+    struct uconn *uc = lease(&x, NULL, false);
+    T_TRUE(uc != NULL && uc->addr == addr_of(1));
+    struct uaddr *six = pool->addrs[0] == addr_of(1) ? pool->addrs[1] : pool->addrs[0];
+    T_TRUE(six->state == UADDR_EJECTED && uaddr_is_unroutable(six));
+    T_EQ(metric_get(M_ADDRESSES_UNROUTABLE), 1);
+    T_EQ(metric_get(M_ADDRESSES_DOWN), 0);
+    T_EQ(stats().addresses_ejected, 0);
+    uaddr_failed(addr_of(1), "test"); /* now none works */
+    T_EQ(metric_get(M_ADDRESSES_UNROUTABLE), 0);
+    T_EQ(metric_get(M_ADDRESSES_DOWN), 2);
+    uaddr_succeeded(addr_of(1));
+    six->no_route = false;
+    uaddr_failed(six, "refused");
+    T_EQ(metric_get(M_ADDRESSES_UNROUTABLE), 0);
+    T_EQ(stats().addresses_ejected, 1);
+    free(t_captured(c));
+    release(uc);
+}
+
 /* A name that was never found, beside a server that works: only who has nothing else hears. */
 static void
 test_an_unknown_name_fails_nobody_while_there_is_an_address(void **state)
@@ -684,6 +730,7 @@ main(void)
         POOL_TEST(test_pinned_head_is_not_starved),
         POOL_TEST(test_names),
         POOL_TEST(test_a_name_whose_addresses_fail_is_looked_up),
+        POOL_TEST(test_no_route_is_no_missing_server),
         POOL_TEST(test_an_unknown_name_fails_nobody_while_there_is_an_address),
         POOL_TEST(test_bad_urls_say_why),
     };
