@@ -16,7 +16,8 @@ struct resolver {
     struct loop_io wake_io;
     struct list numeric; /* jobs answered by a deferred call */
     size_t job_count;    /* under way, cancelled ones included */
-    bool thread_runs;
+    size_t with_threads; /* of these, given to the threads and not back yet */
+    unsigned thread_count;
     bool in_callback;
 };
 
@@ -82,6 +83,7 @@ on_wake(void *arg, unsigned ready) LOOP_ONLY
     CHECK(n == (ssize_t)sizeof(edges) || errno == EAGAIN || errno == EINTR);
     for (struct bq_item *item = bq_drain(r->shared->done), *next; item != NULL; item = next) {
         next = item->next;
+        r->with_threads--;
         job_finish(CONTAINER_OF(item, struct resolver_job, item));
     }
 }
@@ -140,8 +142,8 @@ resolver_free(struct resolver **rp)
         loop_undefer(&job->task);
         mem_free(job);
     }
-    /* Closed first, so that nothing comes in behind the drain. The job that the thread has in hand,
-     * if any, comes back to a closed queue, and the thread frees it. */
+    /* Closed first, so that nothing comes in behind the drain. A job that a thread has in hand
+     * comes back to a closed queue, and the thread frees it. */
     bq_close(r->shared->todo);
     bq_close(r->shared->done);
     free_items(bq_drain(r->shared->todo));
@@ -150,9 +152,9 @@ resolver_free(struct resolver **rp)
     mem_free(r);
 }
 
-/* The thread is detached: it may hang in a look-up when the daemon wants to leave. */
+/* Detached: it may hang in a look-up when the daemon wants to leave. */
 static bool LOOP_ONLY
-start_thread(struct resolver *r)
+thread_start(struct resolver *r)
 {
     pthread_attr_t attr;
     sigset_t all, before;
@@ -161,15 +163,31 @@ start_thread(struct resolver *r)
         return false;
     int rc = pthread_attr_setdetachstate(&attr, PTHREAD_CREATE_DETACHED);
     CHECK(rc == 0);
-    r->shared->parties++; /* no lock: there is no other party yet */
-    sigfillset(&all);     /* signals are the loop's */
+    struct resolver_shared *given = r->shared;
+    resolver_enter(given);
+    sigfillset(&all); /* signals are the loop's */
     pthread_sigmask(SIG_SETMASK, &all, &before);
-    r->thread_runs = pthread_create(&thread, &attr, resolver_worker, r->shared) == 0;
+    bool started = pthread_create(&thread, &attr, resolver_worker, given) == 0;
     pthread_sigmask(SIG_SETMASK, &before, NULL);
-    if (!r->thread_runs)
-        r->shared->parties--;
+    if (started)
+        r->thread_count++;
+    else
+        resolver_leave(&given);
     pthread_attr_destroy(&attr);
-    return r->thread_runs;
+    return started;
+}
+
+/* true: some thread will take it, if only when it is through with another. */
+static bool LOOP_ONLY
+give_to_threads(struct resolver *r, struct resolver_job *job)
+{
+    bool all_busy = r->with_threads >= r->thread_count;
+    if (all_busy && r->thread_count < RESOLVER_THREADS && !thread_start(r) && r->thread_count == 0)
+        return false;
+    if (bq_try_push(r->shared->todo, &job->item) != BQ_OK)
+        return false;
+    r->with_threads++;
+    return true;
 }
 
 struct resolver_job *
@@ -190,8 +208,7 @@ resolver_start(struct resolver *r, const char *host, uint16_t port, resolver_fn 
         job->count = 1;
         list_push_back(&r->numeric, &job->link);
         loop_defer(r->loop, &job->task, on_numeric, job);
-    } else if ((!r->thread_runs && !start_thread(r)) ||
-               bq_try_push(r->shared->todo, &job->item) != BQ_OK) {
+    } else if (!give_to_threads(r, job)) {
         mem_free(job);
         return NULL;
     }
@@ -206,13 +223,13 @@ resolver_cancel(struct resolver_job **jp)
     if (job == NULL)
         return;
     *jp = NULL;
-    /* It may be in the thread's hands: it is freed when it comes back. */
+    /* It may be in a thread's hands: it is freed when it comes back. */
     job->cancelled = true;
 }
 
 void
 resolver_set_lookup(struct resolver *r, resolver_lookup_fn lookup)
 {
-    CHECK(!r->thread_runs);
+    CHECK(r->thread_count == 0);
     r->shared->lookup = lookup;
 }

@@ -1,24 +1,27 @@
 #ifndef CHMUX_NET_RESOLVER_H
 #define CHMUX_NET_RESOLVER_H
 /*
- * resolver: getaddrinfo on the helper thread. Jobs go over one bounded queue, results come back
- * over another and wake the loop through an eventfd.
+ * resolver: getaddrinfo on helper threads. Jobs go over one bounded queue, results come back over
+ * another and wake the loop through an eventfd.
  *
  * Ownership  The resolver owns its jobs. A request that was cancelled is never called back. A job
  *            is gone once fn was called: the caller forgets its pointer there.
  * Bound      RESOLVER_MAX_JOBS under way; more are refused (the caller tries again later). A
- *            cancelled look-up counts until the helper is through with it.
- * Threads    All loop only. The thread starts with the first look-up that needs it; numeric hosts
- *            are answered (through a deferred call) without it.
+ *            cancelled look-up counts until a helper is through with it.
+ * Threads    All loop only. A look-up that finds all helpers busy starts another one, up to
+ *            RESOLVER_THREADS, and they stay: a name whose servers are silent holds up nobody but
+ *            itself. Numeric hosts are answered (through a deferred call) without them.
+ * Ordering   None: a later look-up may be answered first.
  * Shutdown   resolver_free() calls nobody back and is not called from fn (use loop_defer). It does
- *            not wait for a getaddrinfo() that hangs: the thread is detached and what it shares is
- *            freed by whoever leaves last.
+ *            not wait for a getaddrinfo() that hangs: the threads are detached and what they share
+ * is freed by whoever leaves last.
  */
 #include "net/addr.h"
 #include "rt/loop.h"
 
 #define RESOLVER_MAX_JOBS  64
 #define RESOLVER_MAX_ADDRS 16
+#define RESOLVER_THREADS   4
 
 struct resolver;
 struct resolver_job;

@@ -1,8 +1,8 @@
 #ifndef CHMUX_NET_RESOLVER_PRIVATE_H
 #define CHMUX_NET_RESOLVER_PRIVATE_H
 /*
- * resolver_private: what the loop's side (resolver.c) and the helper thread (resolver_worker.c)
- * share, and the hook for tests. Nobody else includes it.
+ * resolver_private: what the loop's side (resolver.c) and the helper threads
+ * (resolver_worker.c) share, and the hook for tests. Nobody else includes it.
  */
 #include <pthread.h>
 
@@ -14,10 +14,10 @@
 typedef int (*resolver_lookup_fn)(
     const char *host, struct addr *addrs, size_t cap, size_t *count, int *sys_errno);
 
-/* What outlives whichever side leaves first. */
+/* What outlives whoever leaves first. */
 struct resolver_shared {
     pthread_mutex_t lock;
-    int parties;            /* under lock: the loop, and the thread once it runs */
+    int parties;            /* under lock: the loop, and each thread that runs */
     struct bq *todo, *done; /* owns */
     int wake_fd;            /* owns; written through `done` */
     resolver_lookup_fn lookup;
@@ -26,7 +26,7 @@ struct resolver_shared {
 /* One look-up. Owned by the loop, but by whichever side has it in hand while it is under way. */
 struct resolver_job {
     struct bq_item item;
-    /* The loop's alone: the thread never looks at them. */
+    /* The loop's alone: no thread looks at them. */
     struct resolver *resolver; /* borrows */
     struct list link;          /* on resolver->numeric, or on no list */
     struct loop_task task;     /* numeric hosts */
@@ -34,7 +34,7 @@ struct resolver_job {
     void *arg;
     bool cancelled;
     uint16_t port;
-    /* Results, written by the thread before it gives the job back. */
+    /* Results, written by a thread before it gives the job back. */
     struct addr addrs[RESOLVER_MAX_ADDRS];
     size_t count;
     int gai_code;
@@ -45,9 +45,11 @@ struct resolver_job {
 /* getaddrinfo(). */
 int resolver_lookup(const char *host, struct addr *addrs, size_t cap, size_t *count, int *sys_errno)
     ANY_THREAD;
-/* The thread's entry; arg is the shared part, one party of which it is. */
+/* A thread's entry; arg is the shared part, one party of which it is. */
 void *resolver_worker(void *arg);
-/* One side leaves; the last one frees. Nulls *sp. */
+/* One party more, by one that is there. */
+void resolver_enter(struct resolver_shared *s) ANY_THREAD;
+/* One party leaves; the last one frees. Nulls *sp. */
 void resolver_leave(struct resolver_shared **sp) ANY_THREAD;
 /* Test hook: call it before the first look-up. */
 void resolver_set_lookup(struct resolver *r, resolver_lookup_fn lookup) LOOP_ONLY;

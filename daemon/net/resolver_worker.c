@@ -5,7 +5,7 @@
 
 #include "base/mem.h"
 
-/* not on the loop: this is the helper thread, here for the sake of getaddrinfo() */
+/* not on the loop: this is a helper thread, here for the sake of getaddrinfo() */
 
 static bool
 known(const struct addr *addrs, size_t count, const struct addr *a)
@@ -40,6 +40,16 @@ resolver_lookup(const char *host, struct addr *addrs, size_t cap, size_t *count,
     }
     freeaddrinfo(list);
     return 0;
+}
+
+void
+resolver_enter(struct resolver_shared *s)
+{
+    int rc = pthread_mutex_lock(&s->lock);
+    CHECK(rc == 0 && s->parties > 0);
+    s->parties++;
+    rc = pthread_mutex_unlock(&s->lock);
+    CHECK(rc == 0);
 }
 
 void

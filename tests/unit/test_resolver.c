@@ -64,7 +64,8 @@ wait_answers(int n)
 static pthread_mutex_t gate_lock = PTHREAD_MUTEX_INITIALIZER;
 static pthread_cond_t gate_changed = PTHREAD_COND_INITIALIZER;
 static bool gate_open = true;
-static int lookups_in, lookups_out;
+static int lookups_in, lookups_out, threads_seen;
+static _Thread_local bool seen;
 
 static void
 gate_set(bool is_open)
@@ -89,6 +90,8 @@ gated_lookup(const char *host, struct addr *addrs, size_t cap, size_t *count, in
 {
     pthread_mutex_lock(&gate_lock);
     lookups_in++;
+    threads_seen += !seen;
+    seen = true;
     pthread_cond_broadcast(&gate_changed);
     while (!gate_open)
         pthread_cond_wait(&gate_changed, &gate_lock);
@@ -108,13 +111,24 @@ gated_lookup(const char *host, struct addr *addrs, size_t cap, size_t *count, in
     return addr_from_ip("192.0.2.7", 0, &addrs[0]) ? 0 : EAI_FAIL;
 }
 
+/* Waits at the gate for one name only. */
+static int
+gate_for_dead(const char *host, struct addr *addrs, size_t cap, size_t *count, int *sys_errno)
+{
+    if (strcmp(host, "dead") == 0)
+        return gated_lookup(host, addrs, cap, count, sys_errno);
+    *sys_errno = 0;
+    *count = 1;
+    return addr_from_ip("192.0.2.8", 0, &addrs[0]) ? 0 : EAI_FAIL;
+}
+
 static int
 setup(void **state)
 {
     (void)state;
     thr_check_loop();
     resolver = resolver_new(loop);
-    lookups_in = lookups_out = 0;
+    lookups_in = lookups_out = threads_seen = 0;
     gate_set(true);
     return resolver == NULL ? -1 : 0;
 }
@@ -193,7 +207,52 @@ test_failures_say_why(void **state)
     T_ZEQ(b.why, "the name has no IP address");
 }
 
-/* Cancelled while in the thread's hands, while queued, and while deferred: never called. */
+/* Names whose servers are silent hold up themselves alone, as long as there are threads. */
+static void
+test_silent_names_hold_up_nobody_else(void **state)
+{
+    (void)state;
+    thr_check_loop();
+    struct answer dead = {0}, live = {0};
+    resolver_set_lookup(resolver, gate_for_dead);
+    gate_set(false);
+    for (int i = 0; i < RESOLVER_THREADS - 1; i++)
+        T_TRUE(resolver_start(resolver, "dead", 1, on_answer, &dead) != NULL);
+    for (int i = 0; i < 3; i++) {
+        T_TRUE(resolver_start(resolver, "live", 1, on_answer, &live) != NULL);
+        wait_answers(1);
+        T_EQ(live.calls, i + 1);
+    }
+    T_EQ(dead.calls, 0);
+    gate_set(true);
+    wait_answers(RESOLVER_THREADS - 1);
+    T_EQ(dead.calls, RESOLVER_THREADS - 1);
+}
+
+/* Threads are started when a look-up finds none idle, and not beyond their number. */
+static void
+test_threads_start_on_demand(void **state)
+{
+    (void)state;
+    thr_check_loop();
+    struct answer a = {0};
+    resolver_set_lookup(resolver, gated_lookup);
+    for (int i = 0; i < 3; i++) {
+        T_TRUE(resolver_start(resolver, "x", 1, on_answer, &a) != NULL);
+        wait_answers(1);
+    }
+    T_EQ(threads_seen, 1);
+    gate_set(false);
+    for (int i = 0; i < RESOLVER_MAX_JOBS; i++)
+        T_TRUE(resolver_start(resolver, "x", 1, on_answer, &a) != NULL);
+    gate_wait(&lookups_in, 3 + RESOLVER_THREADS);
+    gate_set(true);
+    wait_answers(RESOLVER_MAX_JOBS);
+    T_EQ(a.calls, 3 + RESOLVER_MAX_JOBS);
+    T_EQ(threads_seen, RESOLVER_THREADS);
+}
+
+/* Cancelled while in a thread's hands, while queued, and while deferred: never called. */
 static void
 test_cancel(void **state)
 {
@@ -203,7 +262,9 @@ test_cancel(void **state)
     resolver_set_lookup(resolver, gated_lookup);
     gate_set(false);
     struct resolver_job *in_hand = resolver_start(resolver, "a", 1, on_answer, &a);
-    gate_wait(&lookups_in, 1);
+    for (int i = 1; i < RESOLVER_THREADS; i++)
+        T_TRUE(resolver_start(resolver, "d", 1, on_answer, &d) != NULL);
+    gate_wait(&lookups_in, RESOLVER_THREADS);
     struct resolver_job *queued = resolver_start(resolver, "b", 1, on_answer, &b);
     struct resolver_job *deferred = resolver_start(resolver, "127.0.0.1", 1, on_answer, &c);
     T_TRUE(in_hand != NULL && queued != NULL && deferred != NULL);
@@ -214,19 +275,28 @@ test_cancel(void **state)
     resolver_cancel(&deferred);
     T_TRUE(resolver_start(resolver, "d", 1, on_answer, &d) != NULL);
     gate_set(true);
-    wait_answers(1); /* answers come in order, so d's is behind all others */
-    T_EQ(d.calls, 1);
+    wait_answers(RESOLVER_THREADS);
+    T_EQ(d.calls, RESOLVER_THREADS);
+    gate_wait(&lookups_out, RESOLVER_THREADS + 2);
+    resolver_free(&resolver); /* and what is not back yet is not called either */
     T_EQ(a.calls + b.calls + c.calls, 0);
 }
 
 /* A call back may cancel a job whose result came in the same batch. */
-static struct resolver_job *victim;
+struct rival {
+    struct answer answer;
+    struct resolver_job *job;
+    struct rival *other;
+};
+
 static void
-cancel_victim(void *arg, const struct addr *addrs, size_t count, const char *why)
+cancel_rival(void *arg, const struct addr *addrs, size_t count, const char *why)
 {
     thr_check_loop();
-    resolver_cancel(&victim);
-    on_answer(arg, addrs, count, why);
+    struct rival *r = arg;
+    r->job = NULL;
+    resolver_cancel(&r->other->job);
+    on_answer(&r->answer, addrs, count, why);
 }
 
 static void
@@ -234,14 +304,18 @@ test_cancel_from_a_call_back(void **state)
 {
     (void)state;
     thr_check_loop();
-    struct answer a = {0}, b = {0}, c = {0};
+    struct rival a = {.other = NULL}, b = {.other = &a};
+    struct answer c = {0};
+    a.other = &b;
     resolver_set_lookup(resolver, gated_lookup);
-    T_TRUE(resolver_start(resolver, "a", 1, cancel_victim, &a) != NULL);
-    victim = resolver_start(resolver, "b", 1, on_answer, &b);
+    a.job = resolver_start(resolver, "a", 1, cancel_rival, &a);
+    b.job = resolver_start(resolver, "b", 1, cancel_rival, &b);
+    T_TRUE(a.job != NULL && b.job != NULL);
     T_TRUE(resolver_start(resolver, "c", 1, on_answer, &c) != NULL);
-    gate_wait(&lookups_out, 3); /* the loop has not run yet: one drain, or two, finds all three */
+    gate_wait(&lookups_out, 3); /* the loop has not run yet: a drain or two find all three */
     wait_answers(2);
-    T_TRUE(a.calls == 1 && b.calls == 0 && c.calls == 1);
+    T_EQ(c.calls, 1);
+    T_EQ(a.answer.calls + b.answer.calls, 1);
 }
 
 /* Bound: RESOLVER_MAX_JOBS under way, cancelled ones included; then room again. */
@@ -269,9 +343,10 @@ test_full(void **state)
     T_EQ(a.calls, RESOLVER_MAX_JOBS);
 }
 
-/* Shutdown: free returns while a look-up hangs, one waits, one is done and one is deferred. */
+/* Shutdown: free returns while all threads hang, a look-up waits, one is done and one is deferred.
+ */
 static void
-test_free_while_a_lookup_hangs(void **state)
+test_free_while_lookups_hang(void **state)
 {
     (void)state;
     thr_check_loop();
@@ -280,16 +355,17 @@ test_free_while_a_lookup_hangs(void **state)
     T_TRUE(resolver_start(resolver, "done", 1, on_answer, &a) != NULL);
     gate_wait(&lookups_out, 1);
     gate_set(false);
-    T_TRUE(resolver_start(resolver, "hangs", 1, on_answer, &a) != NULL);
-    gate_wait(&lookups_in, 2);
+    for (int i = 0; i < RESOLVER_THREADS; i++)
+        T_TRUE(resolver_start(resolver, "hangs", 1, on_answer, &a) != NULL);
+    gate_wait(&lookups_in, 1 + RESOLVER_THREADS);
     T_TRUE(resolver_start(resolver, "waits", 1, on_answer, &a) != NULL);
     T_TRUE(resolver_start(resolver, "127.0.0.1", 1, on_answer, &a) != NULL);
     resolver_free(&resolver);
     T_TRUE(resolver == NULL);
     T_EQ(lookups_out, 1);
     T_EQ(a.calls, 0);
-    gate_set(true); /* the thread now finds everything closed and frees what it holds */
-    gate_wait(&lookups_out, 2);
+    gate_set(true); /* the threads now find everything closed and free what they hold */
+    gate_wait(&lookups_out, 1 + RESOLVER_THREADS);
 }
 
 static void
@@ -336,10 +412,12 @@ main(void)
         CASE(test_localhost),
         CASE(test_a_name_that_does_not_exist),
         CASE(test_failures_say_why),
+        CASE(test_silent_names_hold_up_nobody_else),
+        CASE(test_threads_start_on_demand),
         CASE(test_cancel),
         CASE(test_cancel_from_a_call_back),
         CASE(test_full),
-        CASE(test_free_while_a_lookup_hangs),
+        CASE(test_free_while_lookups_hang),
         TEST(test_no_memory),
         TEST(test_no_descriptors),
     };
