@@ -20,7 +20,7 @@
 #include "rt/loop.h"
 
 #define RESOLVER_MAX_JOBS  64
-#define RESOLVER_MAX_ADDRS 16
+#define RESOLVER_MAX_ADDRS 64
 #define RESOLVER_THREADS   4
 
 struct resolver;

@@ -348,9 +348,9 @@ uconn_died_unanswered(struct uconn *uc)
     }
 }
 
-/* false: the endpoint has no address now. */
-static bool LOOP_ONLY
-merge_addresses(struct endpoint *ep, const struct addr *addrs, size_t count)
+/* What the last answer does not have. */
+static void LOOP_ONLY
+drop_missing(struct endpoint *ep, const struct addr *addrs, size_t count)
 {
     struct upool *p = ep->pool;
     for (size_t i = 0; i < UPOOL_MAX_ADDRS; i++) {
@@ -363,20 +363,39 @@ merge_addresses(struct endpoint *ep, const struct addr *addrs, size_t count)
         if (!still)
             uaddr_drop(a);
     }
-    bool any = false;
-    for (size_t k = 0; k < count; k++) {
-        bool known = false;
-        for (size_t i = 0; i < UPOOL_MAX_ADDRS; i++)
-            known = known || (p->addrs[i] != NULL && p->addrs[i]->ep == ep &&
-                                 addr_eq(&p->addrs[i]->addr, &addrs[k]));
-        known = known || uaddr_new(ep, &addrs[k]) != NULL;
-        if (!known)
-            LOG_W("address_ignored host=%s why=\"more than %d addresses, or no memory\"",
-                ep->url.host, UPOOL_MAX_ADDRS);
-        any = any || known;
-    }
-    update_gauges(p);
-    return any;
+}
+
+static bool
+endpoint_uses(const struct endpoint *ep, const struct addr *addr)
+{
+    const struct upool *p = ep->pool;
+    for (size_t i = 0; i < UPOOL_MAX_ADDRS; i++)
+        if (p->addrs[i] != NULL && p->addrs[i]->ep == ep && addr_eq(&p->addrs[i]->addr, addr))
+            return true;
+    return false;
+}
+
+/* Those in use stay, whatever the order: a DNS server that shuffles a long list would otherwise
+ * take connections and sessions away at every look-up. New ones get the places that are left.
+ * false: the endpoint has no address now. */
+static bool LOOP_ONLY
+merge_addresses(struct endpoint *ep, const struct addr *addrs, size_t count)
+{
+    size_t used = 0;
+    drop_missing(ep, addrs, count);
+    for (size_t k = 0; k < count; k++)
+        used += endpoint_uses(ep, &addrs[k]);
+    for (size_t k = 0; k < count && used < ENDPOINT_MAX_ADDRS; k++)
+        if (!endpoint_uses(ep, &addrs[k]) && uaddr_new(ep, &addrs[k]) != NULL)
+            used++;
+    size_t ignored = count - used;
+    if (ignored > 0 && ignored != ep->ignored)
+        LOG_W("address_ignored upstream=%s host=%s used=%zu ignored=%zu "
+              "why=\"at most %d of a name and %d in all, or no memory\"",
+            ep->pool->name, ep->url.host, used, ignored, ENDPOINT_MAX_ADDRS, UPOOL_MAX_ADDRS);
+    ep->ignored = ignored;
+    update_gauges(ep->pool);
+    return used > 0;
 }
 
 static void

@@ -7,8 +7,9 @@
 #include "net/addr.h"
 #include "upstream/upool.h"
 
-#define UPOOL_MAX_ADDRS 64
-#define WHY_MAX         256
+#define UPOOL_MAX_ADDRS    64
+#define ENDPOINT_MAX_ADDRS 16 /* of one name */
+#define WHY_MAX            256
 
 struct endpoint {
     struct upool *pool;
@@ -21,8 +22,9 @@ struct endpoint {
     struct timer resolve_timer;
     struct mono looked_up_at;
     int resolve_fails;
-    bool is_name;  /* not an address */
-    bool resolved; /* at least once */
+    bool is_name;   /* not an address */
+    bool resolved;  /* at least once */
+    size_t ignored; /* addresses there was no place for, at the last look-up */
 };
 
 enum uaddr_state { UADDR_UP, UADDR_EJECTED };

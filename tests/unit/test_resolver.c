@@ -15,7 +15,7 @@ static struct resolver *resolver;
 struct answer {
     int calls;
     size_t count;
-    struct addr addrs[RESOLVER_MAX_ADDRS];
+    struct addr addrs[16]; /* the first ones */
     char why[128];
 };
 static int calls_wanted;
@@ -28,7 +28,7 @@ on_answer(void *arg, const struct addr *addrs, size_t count, const char *why)
     struct answer *a = arg;
     a->calls++;
     a->count = count;
-    memcpy(a->addrs, addrs, count * sizeof(*addrs));
+    memcpy(a->addrs, addrs, size_min(count, COUNT_OF(a->addrs)) * sizeof(*addrs));
     snprintf(a->why, sizeof(a->why), "%s", why);
     if (--calls_wanted == 0)
         timer_arm_in(&stop, 0); /* not loop_stop(): this may run before the loop polls at all */
@@ -170,7 +170,7 @@ test_localhost(void **state)
     struct answer a = {0};
     T_TRUE(resolver_start(resolver, "localhost", 8123, on_answer, &a) != NULL);
     wait_answers(1);
-    T_TRUE(a.count >= 1);
+    T_TRUE(a.count >= 1 && a.count <= COUNT_OF(a.addrs));
     T_ZEQ(a.why, "");
     for (size_t i = 0; i < a.count; i++) {
         T_TRUE(addr_is_loopback(&a.addrs[i]));

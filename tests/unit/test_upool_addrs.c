@@ -691,6 +691,94 @@ test_an_unknown_name_fails_nobody_while_there_is_an_address(void **state)
         close(filler[i]);
 }
 
+/* A list of many_count addresses from many_first on, which begins elsewhere at each call. Set while
+ * no look-up is under way. */
+static unsigned many_first, many_count, many_calls;
+
+static int
+shuffling_lookup(const char *host, struct addr *addrs, size_t cap, size_t *count, int *sys_errno)
+{
+    (void)host;
+    *sys_errno = 0;
+    unsigned from = many_calls++ * 7;
+    for (*count = 0; *count < cap && *count < many_count; ++*count) {
+        char ip[32];
+        unsigned nth = (from + (unsigned)*count) % many_count;
+        snprintf(ip, sizeof(ip), "127.0.1.%u", many_first + nth);
+        if (!addr_from_ip(ip, 0, &addrs[*count]))
+            return EAI_FAIL;
+    }
+    return 0;
+}
+
+static void LOOP_ONLY
+look_up_wait(int64_t before)
+{
+    while (metric_get_in(pool->metrics, M_RESOLVES) == before)
+        turns(1);
+}
+
+static void LOOP_ONLY
+look_up_again(void)
+{
+    timer_arm_in(&pool->endpoints[0]->resolve_timer, 0);
+    look_up_wait(metric_get_in(pool->metrics, M_RESOLVES));
+}
+
+/* How many addresses are in use, and how many of those that were before. */
+static size_t
+in_use(struct uaddr *before[UPOOL_MAX_ADDRS], size_t *kept)
+{
+    size_t n = 0;
+    *kept = 0;
+    for (size_t i = 0; i < UPOOL_MAX_ADDRS; i++) {
+        n += pool->addrs[i] != NULL;
+        *kept += pool->addrs[i] != NULL && pool->addrs[i] == before[i];
+    }
+    return n;
+}
+
+/* The same ones stay in use while the name has them, and the log says once that it has more. */
+static void
+test_a_name_with_many_addresses(void **state)
+{
+    (void)state;
+    thr_check_loop();
+    static char many[] = "http://many.test:1";
+    struct uaddr *before[UPOOL_MAX_ADDRS];
+    size_t kept;
+    url_list[0] = many;
+    many_first = 1;
+    many_count = 20;
+    resolver_set_lookup(resolver, shuffling_lookup);
+    struct t_capture c = t_capture();
+    pool_start(1);
+    look_up_wait(metric_get_in(pool->metrics, M_RESOLVES)); /* the loop has not run yet */
+    memcpy(before, pool->addrs, sizeof(before));
+    T_EQ(in_use(before, &kept), ENDPOINT_MAX_ADDRS);
+    for (int i = 0; i < 6; i++) {
+        look_up_again();
+        T_EQ(in_use(before, &kept), ENDPOINT_MAX_ADDRS);
+        T_EQ(kept, ENDPOINT_MAX_ADDRS);
+    }
+    char *text = t_captured(c);
+    T_HAS(text, "address_ignored upstream=default host=many.test used=16 ignored=4 ");
+    T_TRUE(strstr(strstr(text, "address_ignored") + 1, "address_ignored") == NULL);
+    T_TRUE(strstr(text, "address_gone") == NULL);
+    free(text);
+    /* Others take the places of those that go. */
+    many_first = 11;
+    many_count = 10;
+    c = t_capture();
+    look_up_again();
+    T_EQ(in_use(before, &kept), 10);
+    T_TRUE(kept >= 6); /* 11 to 16; a new one may lie where an old one did */
+    many_count = RESOLVER_MAX_ADDRS;
+    look_up_again();
+    free(t_captured(c));
+    T_EQ(in_use(before, &kept), ENDPOINT_MAX_ADDRS);
+}
+
 static void
 test_bad_urls_say_why(void **state)
 {
@@ -732,6 +820,7 @@ main(void)
         POOL_TEST(test_a_name_whose_addresses_fail_is_looked_up),
         POOL_TEST(test_no_route_is_no_missing_server),
         POOL_TEST(test_an_unknown_name_fails_nobody_while_there_is_an_address),
+        POOL_TEST(test_a_name_with_many_addresses),
         POOL_TEST(test_bad_urls_say_why),
     };
     signal(SIGPIPE, SIG_IGN);
