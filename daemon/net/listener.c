@@ -13,6 +13,7 @@
 
 #define BURST_MAX  64
 #define BURST_HOLD 16 /* wakes between tries to take more at once */
+#define PAUSE_US   100000
 
 static int spare_fd = -1;
 
@@ -224,21 +225,40 @@ listener_turn_away(int fd, struct str reply, enum metric_id refused)
     close(fd);
 }
 
-/* No descriptor left for a client: spend the spare one on telling it so. */
-static void LOOP_ONLY
+enum accepted {
+    ACCEPTED, /* or one failed alone: go on with the next */
+    QUEUE_EMPTY,
+    NO_ROOM, /* no descriptor, not even the spare one, or no memory: not now */
+};
+
+/* What accept4() has said. */
+static enum accepted
+judge(int e)
+{
+    if (e == EAGAIN)
+        return QUEUE_EMPTY;
+    if (e == EMFILE || e == ENFILE || e == ENOMEM || e == ENOBUFS)
+        return NO_ROOM;
+    return ACCEPTED; /* ECONNABORTED and network errors belong to one client */
+}
+
+/* No descriptor left for a client: spend the spare one on telling it so. Perhaps there is no client
+ * at all: Linux looks for a descriptor first, and at the queue then. */
+static enum accepted LOOP_ONLY
 refuse_one(struct listener *ls)
 {
     close(spare_fd);
     spare_fd = -1;
     int fd = accept4(ls->fd, NULL, NULL, SOCK_NONBLOCK | SOCK_CLOEXEC);
+    enum accepted did = fd >= 0 ? ACCEPTED : judge(errno);
     if (fd >= 0)
         listener_turn_away(fd, ls->busy_reply, M_REFUSED_MAX_CLIENTS);
     if (!listener_spare_open())
         LOG_W("spare_descriptor_lost");
+    return did;
 }
 
-/* false: nothing more to accept now. */
-static bool LOOP_ONLY
+static enum accepted LOOP_ONLY
 accept_one(struct listener *ls)
 {
     struct addr peer = {.len = sizeof(struct sockaddr_in6)};
@@ -251,21 +271,22 @@ accept_one(struct listener *ls)
             peer.sa.sa_family = AF_UNIX;
         }
         ls->fn(ls->arg, fd, &peer);
-        return true;
+        return ACCEPTED;
     }
-    if (errno == EAGAIN)
-        return false;
-    if (errno == EMFILE || errno == ENFILE) {
-        metric_inc(M_ACCEPT_ERRORS);
-        if (spare_fd >= 0)
-            refuse_one(ls);
-        return spare_fd >= 0;
-    }
-    if (errno == ENOMEM || errno == ENOBUFS) {
-        metric_inc(M_ACCEPT_ERRORS);
-        return false;
-    }
-    return true; /* ECONNABORTED and network errors belong to one client: go on with the next */
+    int e = errno;
+    enum accepted did = judge(e);
+    if (did != NO_ROOM)
+        return did;
+    metric_inc(M_ACCEPT_ERRORS);
+    return (e == EMFILE || e == ENFILE) && spare_fd >= 0 ? refuse_one(ls) : NO_ROOM;
+}
+
+/* Whoever waits keeps the socket readable: looking again at once would do nothing else. */
+static void LOOP_ONLY
+pause_listener(struct listener *ls)
+{
+    loop_io_del(&ls->io);
+    timer_arm_in(&ls->pause, PAUSE_US);
 }
 
 static void
@@ -279,9 +300,12 @@ on_acceptable(void *arg, unsigned ready)
     /* As many as came together lately: in the quiet case one call per client and none that only
      * says "no more". What is left over is still there at the next turn. */
     for (int i = 0; i < ls->burst; i++) {
-        if (!accept_one(ls)) {
+        enum accepted did = accept_one(ls);
+        if (did != ACCEPTED) {
             ls->burst = i > 1 ? i : 1;
             ls->hold = BURST_HOLD;
+            if (did == NO_ROOM)
+                pause_listener(ls);
             return;
         }
         if (ls->fd < 0)
@@ -293,6 +317,15 @@ on_acceptable(void *arg, unsigned ready)
         ls->burst = ls->burst * 2 > BURST_MAX ? BURST_MAX : ls->burst * 2;
 }
 
+static void
+on_pause_over(void *arg)
+{
+    thr_check_loop();
+    struct listener *ls = arg;
+    if (!loop_io_add_level(ls->loop, &ls->io, ls->fd, on_acceptable, ls))
+        timer_arm_in(&ls->pause, PAUSE_US);
+}
+
 bool
 listener_start(
     struct listener *ls, struct loop *l, struct str busy_reply, listener_fn fn, void *arg)
@@ -301,13 +334,14 @@ listener_start(
     ls->busy_reply = busy_reply;
     ls->fn = fn;
     ls->arg = arg;
-    return loop_io_add_level(l, &ls->io, ls->fd, on_acceptable, ls);
+    timer_init(&ls->pause, l, on_pause_over, ls);
+    return timer_reserve(&ls->pause) && loop_io_add_level(l, &ls->io, ls->fd, on_acceptable, ls);
 }
 
 void
 listener_accept_rest(struct listener *ls)
 {
-    for (int i = 0; !ls->adopted && i < 65536 && ls->fd >= 0 && accept_one(ls); i++)
+    for (int i = 0; !ls->adopted && i < 65536 && ls->fd >= 0 && accept_one(ls) == ACCEPTED; i++)
         ;
 }
 
@@ -317,6 +351,7 @@ listener_close(struct listener *ls)
     if (ls->fd < 0)
         return;
     loop_io_del(&ls->io);
+    timer_fini(&ls->pause);
     close(ls->fd);
     ls->fd = -1;
     struct stat st;

@@ -14,7 +14,8 @@
  *            or a client that writes it in two parts may stand still for 40 ms.
  * Spare      One spare descriptor per process is kept (listener_spare_open()). When accept() fails
  *            for want of one, the spare is given up for a moment, the client gets `busy_reply` and
- *            is closed.
+ *            is closed. When not even the spare can be had, or no memory, the listener looks away
+ *            for 100 ms.
  */
 #include "base/metric.h"
 #include "net/addr.h"
@@ -36,6 +37,7 @@ typedef void (*listener_fn)(void *arg, int fd, const struct addr *peer); /* on t
 struct listener { /* fields are listener's; addr is what was bound */
     struct loop_io io;
     struct loop *loop;
+    struct timer pause; /* armed: io is off the loop until then */
     struct addr addr;
     int fd;
     int burst; /* accepts tried per wake */

@@ -1,92 +1,11 @@
-#include "t.h"
+#include "test_listener.h"
 
 #include <fcntl.h>
 #include <grp.h>
 #include <netinet/tcp.h>
-#include <sys/resource.h>
-#include <sys/socket.h>
 #include <sys/stat.h>
 
-#include "base/metric.h"
-#include "net/listener.h"
-
-static struct loop *loop;
 static char folder[] = "/tmp/test_listener.XXXXXX";
-
-static void
-stop(void *arg)
-{
-    thr_check_loop();
-    (void)arg;
-    loop_stop(loop);
-}
-
-static void LOOP_ONLY
-turns(int n)
-{
-    while (n-- > 0) {
-        struct timer t;
-        timer_init(&t, loop, stop, NULL);
-        T_TRUE(timer_reserve(&t));
-        timer_arm_in(&t, 0);
-        loop_run(loop);
-        timer_fini(&t);
-    }
-}
-
-/* ---- what is accepted ---- */
-
-#define TAKEN_MAX 300
-static int taken[TAKEN_MAX];
-static size_t taken_count;
-static struct addr last_peer;
-static struct listener *closes_after_one;
-
-static void
-on_accepted(void *arg, int fd, const struct addr *peer)
-{
-    thr_check_loop();
-    (void)arg;
-    T_TRUE(taken_count < TAKEN_MAX);
-    taken[taken_count++] = fd;
-    last_peer = *peer;
-    if (closes_after_one != NULL)
-        listener_close(closes_after_one);
-}
-
-static void
-drop_taken(void)
-{
-    while (taken_count > 0)
-        close(taken[--taken_count]);
-}
-
-static struct addr
-parse(const char *text)
-{
-    struct addr a;
-    const char *why = "";
-    if (!addr_parse(str_of(text), &a, &why))
-        fail_msg("%s: %s", text, why);
-    return a;
-}
-
-static struct listener_options
-options(const char *text)
-{
-    return (struct listener_options){.addr = parse(text), .backlog = 128, .mode = 0660};
-}
-
-static const struct str busy = {"busy!", 5};
-
-static void LOOP_ONLY
-start(struct listener *ls, const struct listener_options *o)
-{
-    char why[256] = "";
-    if (!listener_open(ls, o, why, sizeof(why)))
-        fail_msg("%s", why);
-    T_TRUE(listener_start(ls, loop, busy, on_accepted, NULL));
-}
 
 static void
 refused(const struct listener_options *o, const char *text)
@@ -96,15 +15,6 @@ refused(const struct listener_options *o, const char *text)
     T_FALSE(listener_open(&ls, o, why, sizeof(why)));
     T_ZEQ(why, text);
     T_TRUE(ls.fd < 0);
-}
-
-static int
-connect_to(const struct addr *a)
-{
-    int fd = socket(a->sa.sa_family, SOCK_STREAM | SOCK_CLOEXEC, 0);
-    T_TRUE(fd >= 0);
-    T_EQ(connect(fd, &a->sa, a->len), 0);
-    return fd;
 }
 
 static const char *
@@ -510,111 +420,6 @@ test_abstract_name(void **state)
     listener_close(&ls);
 }
 
-/* ---- no descriptors left ---- */
-
-/* Takes all that are left; the last `keep` are given back. */
-static size_t
-exhaust(int fds[], size_t cap, size_t keep)
-{
-    size_t n = 0;
-    while (n < cap) {
-        int fd = open("/dev/null", O_RDONLY | O_CLOEXEC);
-        if (fd < 0)
-            break;
-        fds[n++] = fd;
-    }
-    T_TRUE(n < cap && n >= keep);
-    while (keep-- > 0)
-        close(fds[--n]);
-    return n;
-}
-
-static void
-expect_busy(int fd)
-{
-    char text[16];
-    struct timeval limit = {.tv_sec = 10};
-    T_EQ(setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &limit, sizeof(limit)), 0);
-    T_EQ(recv(fd, text, sizeof(text), MSG_WAITALL), 5);
-    T_TRUE(memcmp(text, "busy!", 5) == 0);
-}
-
-/* Lost to another thread, or never opened: the spare is taken before the next client is. Comes
- * first, as the other tests open it. */
-static void
-test_spare_descriptor_comes_back(void **state)
-{
-    (void)state;
-    thr_check_loop();
-    struct listener ls;
-    struct listener_options o = options("127.0.0.1:0");
-    start(&ls, &o);
-    int client = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0), fds[256];
-    struct rlimit old, few;
-    T_EQ(getrlimit(RLIMIT_NOFILE, &old), 0);
-    few = old;
-    few.rlim_cur = 128;
-    T_EQ(setrlimit(RLIMIT_NOFILE, &few), 0);
-    size_t n = exhaust(fds, COUNT_OF(fds), 1);
-    T_EQ(connect(client, &ls.addr.sa, ls.addr.len), 0);
-    turns(4);
-    expect_busy(client);
-    T_EQ(taken_count, 0);
-    T_EQ(setrlimit(RLIMIT_NOFILE, &old), 0);
-    close(client);
-    while (n > 0)
-        close(fds[--n]);
-    listener_close(&ls);
-}
-
-/* The client is told so and does not hang, again and again; the spare descriptor comes back; and
- * with descriptors free, clients are served. */
-static void
-test_no_descriptors_left(void **state)
-{
-    (void)state;
-    thr_check_loop();
-    struct listener ls;
-    struct listener_options o = options("127.0.0.1:0");
-    start(&ls, &o);
-    T_TRUE(listener_spare_open());
-    int client[6], fds[256];
-    for (size_t i = 0; i < COUNT_OF(client); i++) {
-        client[i] = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
-        T_TRUE(client[i] >= 0);
-    }
-    struct rlimit old, few;
-    T_EQ(getrlimit(RLIMIT_NOFILE, &old), 0);
-    few = old;
-    few.rlim_cur = 128;
-    T_EQ(setrlimit(RLIMIT_NOFILE, &few), 0);
-    size_t n = exhaust(fds, COUNT_OF(fds), 0);
-    int64_t before = metric_get(M_REFUSED_MAX_CLIENTS);
-    for (size_t i = 0; i < 3; i++) {
-        T_EQ(connect(client[i], &ls.addr.sa, ls.addr.len), 0);
-        T_EQ(send(client[i], "GET / HTTP/1.1\r\n\r\n", 18, 0), 18);
-    }
-    turns(4);
-    for (size_t i = 0; i < 3; i++)
-        expect_busy(client[i]);
-    T_EQ(metric_get(M_REFUSED_MAX_CLIENTS), before + 3);
-    T_EQ(taken_count, 0);
-    close(fds[--n]); /* one is free: a client gets it */
-    T_EQ(connect(client[3], &ls.addr.sa, ls.addr.len), 0);
-    turns(4);
-    T_EQ(taken_count, 1);
-    T_EQ(connect(client[4], &ls.addr.sa, ls.addr.len), 0);
-    turns(4);
-    expect_busy(client[4]);
-    T_EQ(setrlimit(RLIMIT_NOFILE, &old), 0);
-    for (size_t i = 0; i < COUNT_OF(client); i++)
-        close(client[i]);
-    while (n > 0)
-        close(fds[--n]);
-    drop_taken();
-    listener_close(&ls);
-}
-
 /* Adopted: its file stays, its options are set, and who waits in it is not taken at the end. */
 static void
 test_an_adopted_socket_outlives_us(void **state)
@@ -676,7 +481,6 @@ int
 main(void)
 {
     const struct CMUnitTest tests[] = {
-        TEST(test_spare_descriptor_comes_back),
         TEST(test_tcp),
         TEST(test_port_in_use_says_which),
         TEST(test_bursts),
@@ -690,7 +494,6 @@ main(void)
         TEST(test_unix_path_that_exists),
         TEST(test_file_of_another_is_not_removed),
         TEST(test_abstract_name),
-        TEST(test_no_descriptors_left),
         TEST(test_an_adopted_socket_outlives_us),
         TEST(test_an_adopted_tcp_socket_has_our_options),
     };
