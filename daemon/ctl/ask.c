@@ -302,7 +302,7 @@ parse_head(struct str s, struct head *h)
         case HTTP_LINE_LARGE: return HTTP_BAD;
         case HTTP_LINE_END:
             h->len += used;
-            return http_resp_framing(&h->meta, h->status.code, HTTP_M_GET, &h->framing) == ERR_OK
+            return http_resp_framing(&h->meta, &h->status, HTTP_M_GET, &h->framing) == ERR_OK
                        ? HTTP_OK
                        : HTTP_BAD;
         }

@@ -166,10 +166,10 @@ struct http_status {
 /* HTTP_MORE while incomplete (at most HTTP_MAX_STATUS_LINE bytes are waited for). *out and *used
  * count only on HTTP_OK. */
 MUST_USE enum http_result http_status_parse(struct str s, struct http_status *out, size_t *used);
-/* RFC 9112 section 6.3. method is the request's. Length beside TE, or a TE that is not exactly
- * "chunked": ERR_UPSTREAM_BAD, also where there is no body. */
-MUST_USE enum err http_resp_framing(
-    const struct http_meta *m, int status, enum http_method method, enum http_framing *out);
+/* RFC 9112 sections 6.1 and 6.3. method is the request's. Length beside TE, a TE that is not
+ * exactly "chunked", or one in HTTP/1.0: ERR_UPSTREAM_BAD, also where there is no body. */
+MUST_USE enum err http_resp_framing(const struct http_meta *m, const struct http_status *status,
+    enum http_method method, enum http_framing *out);
 /* May the connection carry another exchange, by what the response said? Never after HTTP/1.0. */
 bool http_resp_keep_alive(const struct http_meta *m, int minor, enum http_framing framing);
 

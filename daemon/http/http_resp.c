@@ -48,12 +48,13 @@ http_status_parse(struct str s, struct http_status *out, size_t *used)
 }
 
 enum err
-http_resp_framing(
-    const struct http_meta *m, int status, enum http_method method, enum http_framing *out)
+http_resp_framing(const struct http_meta *m, const struct http_status *status,
+    enum http_method method, enum http_framing *out)
 {
-    if (m->has_te && (m->has_length || !m->te_chunked))
+    int code = status->code;
+    if (m->has_te && (m->has_length || !m->te_chunked || status->minor == 0))
         return ERR_UPSTREAM_BAD;
-    if (method == HTTP_M_HEAD || status < 200 || status == 204 || status == 304)
+    if (method == HTTP_M_HEAD || code < 200 || code == 204 || code == 304)
         *out = HTTP_BODY_NONE;
     else if (m->has_te)
         *out = HTTP_BODY_CHUNKED;

@@ -83,7 +83,7 @@ read_answer(struct errand *e)
     } while (st.code < 200);
     enum http_framing framing;
     struct http_body body;
-    if (http_resp_framing(&meta, st.code, HTTP_M_POST, &framing) != ERR_OK)
+    if (http_resp_framing(&meta, &st, HTTP_M_POST, &framing) != ERR_OK)
         return ANSWER_BAD;
     e->status = st.code;
     e->keep = http_resp_keep_alive(&meta, st.minor, framing);

@@ -138,7 +138,7 @@ head_done(struct exchange *ex)
         start_tunnel(ex);
     } else if (code < 200) {
         return interim_head(ex);
-    } else if (http_resp_framing(&ex->meta, code, ex->method, &ex->framing) != ERR_OK) {
+    } else if (http_resp_framing(&ex->meta, &ex->status, ex->method, &ex->framing) != ERR_OK) {
         ex_fail(ex, ERR_UPSTREAM_BAD, "its framing is contradictory");
         return STEP_ENDED;
     }

@@ -59,11 +59,12 @@ read_status(struct reader *r, struct str s)
 static void
 start_body(struct reader *r)
 {
-    enum err e = http_resp_framing(&r->meta, r->status.code, r->method, &r->framing);
+    enum err e = http_resp_framing(&r->meta, &r->status, r->method, &r->framing);
     r->at = e == ERR_OK ? IN_BODY : BROKEN;
     if (e != ERR_OK)
         return;
     CHECK(r->framing == HTTP_BODY_NONE || r->method != HTTP_M_HEAD);
+    CHECK(r->framing != HTTP_BODY_CHUNKED || r->status.minor == 1);
     if (http_resp_keep_alive(&r->meta, r->status.minor, r->framing))
         CHECK(r->status.minor == 1 && r->framing != HTTP_BODY_CLOSE);
     http_body_init(&r->body, r->framing, r->meta.content_length);

@@ -130,6 +130,7 @@ BAD_HEADS = {
     "bad code": b"HTTP/1.1 20 OK\r\nContent-Length: 0\r\n\r\n",
     "no code": b"HTTP/1.1\r\nContent-Length: 0\r\n\r\n",
     "length beside chunked": b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+    "chunked in 1.0": b"HTTP/1.0 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nok\n\r\n0\r\n\r\n",
     "two lengths": b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\nContent-Length: 6\r\n\r\n123456",
     "bad length": b"HTTP/1.1 200 OK\r\nContent-Length: 5x\r\n\r\n12345",
     "folded header": b"HTTP/1.1 200 OK\r\nX-A: 1\r\n folded\r\nContent-Length: 0\r\n\r\n",

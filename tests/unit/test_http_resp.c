@@ -114,7 +114,8 @@ static enum http_framing
 framing(const struct http_meta *m, int status, enum http_method method)
 {
     enum http_framing f;
-    T_EQ(http_resp_framing(m, status, method, &f), ERR_OK);
+    struct http_status st = {.code = status, .minor = 1};
+    T_EQ(http_resp_framing(m, &st, method, &f), ERR_OK);
     return f;
 }
 
@@ -147,11 +148,20 @@ test_response_framing_refuses_what_is_ambiguous(void **state)
     (void)state;
     struct http_meta both = meta_of("5", "chunked", NULL);
     struct http_meta gzip = meta_of(NULL, "gzip, chunked", NULL);
+    struct http_meta chunked = meta_of(NULL, "chunked", NULL);
+    struct http_meta length = meta_of("5", NULL, NULL);
+    struct http_status ok = {.code = 200, .minor = 1}, empty = {.code = 204, .minor = 1};
+    struct http_status old = {.code = 200, .minor = 0};
     enum http_framing f;
-    T_EQ(http_resp_framing(&both, 200, HTTP_M_GET, &f), ERR_UPSTREAM_BAD);
-    T_EQ(http_resp_framing(&gzip, 200, HTTP_M_GET, &f), ERR_UPSTREAM_BAD);
-    T_EQ(http_resp_framing(&both, 200, HTTP_M_HEAD, &f), ERR_UPSTREAM_BAD);
-    T_EQ(http_resp_framing(&both, 204, HTTP_M_GET, &f), ERR_UPSTREAM_BAD);
+    T_EQ(http_resp_framing(&both, &ok, HTTP_M_GET, &f), ERR_UPSTREAM_BAD);
+    T_EQ(http_resp_framing(&gzip, &ok, HTTP_M_GET, &f), ERR_UPSTREAM_BAD);
+    T_EQ(http_resp_framing(&both, &ok, HTTP_M_HEAD, &f), ERR_UPSTREAM_BAD);
+    T_EQ(http_resp_framing(&both, &empty, HTTP_M_GET, &f), ERR_UPSTREAM_BAD);
+    /* RFC 9112 section 6.1: HTTP/1.0 has no Transfer-Encoding. */
+    T_EQ(http_resp_framing(&chunked, &old, HTTP_M_GET, &f), ERR_UPSTREAM_BAD);
+    T_EQ(http_resp_framing(&chunked, &old, HTTP_M_HEAD, &f), ERR_UPSTREAM_BAD);
+    T_EQ(http_resp_framing(&length, &old, HTTP_M_GET, &f), ERR_OK);
+    T_EQ(f, HTTP_BODY_LENGTH);
 }
 
 static void

@@ -84,7 +84,7 @@ read_response(enum http_method method, struct str s, struct message *m)
         case HTTP_LINE_LARGE: return refused(m, "header field too large");
         case HTTP_LINE_END:
             m->head_len += used;
-            if (http_resp_framing(&meta, st.code, method, &m->framing) != ERR_OK)
+            if (http_resp_framing(&meta, &st, method, &m->framing) != ERR_OK)
                 return refused(m, "response framing");
             m->length = meta.content_length;
             m->last = st.code == 101 || meta.conn_upgrade ||
