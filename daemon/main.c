@@ -12,6 +12,7 @@
 #include "base/log.h"
 #include "base/mem.h"
 #include "base/metric.h"
+#include "base/stdfd.h"
 #include "config/config.h"
 #include "proxy/proxy.h"
 #include "reload/reload.h"
@@ -449,7 +450,7 @@ int
 main(int argc, char **argv)
 {
     struct command_line cl = {0};
-    int code = parse_command_line(&cl, argc, argv);
+    int code = stdfd_fill() ? parse_command_line(&cl, argc, argv) : EXIT_START;
     struct settings settings;
     struct config *cfg = NULL;
     static struct inherited inherited; /* too large for the stack */

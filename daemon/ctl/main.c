@@ -4,6 +4,7 @@
 #include <locale.h>
 #include <signal.h>
 
+#include "base/stdfd.h"
 #include "ctl/out.h"
 #include "ctl/run.h"
 
@@ -12,6 +13,8 @@ main(int argc, char **argv)
 {
     struct args a;
     struct buf say;
+    if (!stdfd_fill())
+        return RUN_FAILED;
     /* `chmux ... | head` ends without a word, also where the caller ignores the signal. */
     (void)signal(SIGPIPE, SIG_DFL);
     (void)setlocale(LC_CTYPE, "C.UTF-8"); /* for the width of characters; without it they are 1 */

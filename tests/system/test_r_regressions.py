@@ -1,5 +1,6 @@
 """r: what was once wrong. Each test failed before its fix."""
 import contextlib
+import os
 import select
 import signal
 import socket
@@ -9,7 +10,8 @@ import pytest
 
 from helpers import INSERT, OK, Background, chmux_error, chunk, fill_send_buffer, insert, parallel, q
 from recode import encode, mine
-from rig.chmuxd import Chmuxd
+from rig.chmuxd import Chmuxd, binary
+from rig.clickhouse import die_with_parent
 from rig.fake import serve_ok
 from rig.http1 import Closed, request
 from rig.wait import wait_until
@@ -454,3 +456,25 @@ def test_a_cut_answer_waits_no_longer_than_for_a_client_that_takes_it(chmuxd, fa
             if how == "leaves":
                 s.close()
             c.wait_metric("chmux_clients", 0)
+
+
+# ---- a standard descriptor that is closed at the start is not taken by anything else
+def test_closed_standard_descriptors_stay_harmless(fake, tmp_path):
+    """epoll got number 2, or a socket, and the log was written into it."""
+    def close_them():
+        die_with_parent()
+        for fd in range(3):
+            os.close(fd)
+
+    address = f"{tmp_path}/s"
+    p = subprocess.Popen([binary(), "--listen", f"unix:{address}", "--admin", f"unix:{tmp_path}/a", "--upstream", fake().url],
+                         preexec_fn=close_them)
+    try:
+        wait_until(lambda: os.path.exists(address) or p.poll() is not None)
+        assert [os.readlink(f"/proc/{p.pid}/fd/{fd}") for fd in range(3)] == ["/dev/null"] * 3
+        tool = os.path.join(os.path.dirname(binary()), "chmux")
+        assert subprocess.run([tool, "--admin", f"unix:{tmp_path}/a", "wait", "--ready"], preexec_fn=close_them).returncode == 0
+        assert subprocess.run([tool, "--admin", f"unix:{tmp_path}/a", "status"], preexec_fn=close_them).returncode == 0
+    finally:
+        p.terminate()
+    assert p.wait(30) == 0

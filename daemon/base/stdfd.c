@@ -1,0 +1,16 @@
+#include "base/stdfd.h"
+
+#include <fcntl.h>
+#include <unistd.h>
+
+#include "base/no_block.h"
+
+bool
+stdfd_fill(void)
+{
+    /* The lowest free number is taken, and those below are not free any more. */
+    for (int fd = STDIN_FILENO; fd <= STDERR_FILENO; fd++)
+        if (fcntl(fd, F_GETFD) < 0 && open("/dev/null", O_RDWR) != fd)
+            return false;
+    return true;
+}
