@@ -1,8 +1,8 @@
 /*
  * main: options, boot, signals, exit.
  *
- * Exit codes: 0 clean; 1 could not start; 2 wrong usage or configuration; 3 the drain was cut
- * short.
+ * Exit codes: 0 clean; 1 could not start, or not print; 2 wrong usage or configuration; 3 the drain
+ * was cut short.
  */
 #include <getopt.h>
 #include <signal.h>
@@ -475,6 +475,8 @@ main(int argc, char **argv)
         printf("chmuxd: the configuration is valid\n");
         code = EXIT_OK;
     }
+    if (code == EXIT_OK && !stdfd_flush("chmuxd"))
+        code = EXIT_START;
     if (code < 0) {
         code = run_daemon(cfg, &settings, &inherited);
         cfg = NULL;

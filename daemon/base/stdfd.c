@@ -1,6 +1,7 @@
 #include "base/stdfd.h"
 
 #include <fcntl.h>
+#include <stdio.h>
 #include <unistd.h>
 
 #include "base/no_block.h"
@@ -13,4 +14,15 @@ stdfd_fill(void)
         if (fcntl(fd, F_GETFD) < 0 && open("/dev/null", O_RDWR) != fd)
             return false;
     return true;
+}
+
+bool
+stdfd_flush(const char *program)
+{
+    bool failed_before = ferror(stdout) != 0;
+    if (fflush(stdout) == 0 && !failed_before)
+        return true;
+    fprintf(stderr, "%s: cannot write to the standard output: %s\n", program,
+        failed_before ? "a write failed" : strerror(errno));
+    return false;
 }

@@ -10,7 +10,7 @@ import pytest
 
 from helpers import INSERT, OK, Background, chmux_error, chunk, fill_send_buffer, insert, parallel, q
 from recode import encode, mine
-from rig.chmuxd import Chmuxd, binary
+from rig.chmuxd import EXIT_START, Chmuxd, binary
 from rig.clickhouse import die_with_parent
 from rig.fake import serve_ok
 from rig.http1 import Closed, request
@@ -478,3 +478,11 @@ def test_closed_standard_descriptors_stay_harmless(fake, tmp_path):
     finally:
         p.terminate()
     assert p.wait(30) == 0
+
+
+# ---- what cannot be printed is told
+@pytest.mark.parametrize("option", ["--check", "--print-config", "--version", "--help"])
+def test_an_output_that_is_full_is_an_error(option):
+    with open("/dev/full", "w") as full:
+        p = subprocess.run([binary(), option], stdout=full, stderr=subprocess.PIPE, text=True)
+    assert p.returncode == EXIT_START and "chmuxd: cannot write to the standard output: " in p.stderr
