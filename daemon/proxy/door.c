@@ -394,16 +394,18 @@ open_fresh(struct proxy *px, const struct config *cfg, struct proxy_plan *plan, 
     return false;
 }
 
-/* The options of a door that stays; false: nothing to do. */
+/* The options of a door that stays; false: nothing to do. A passed socket may have had no section
+ * before, so either may be NULL. */
 static bool LOOP_ONLY
 new_style(const struct door *d, const struct config_listen *before, const struct config_listen *cl,
     struct listener_options *out)
 {
+    if (d->listener.adopted || before == NULL || cl == NULL)
+        return false;
     *out = options_of(cl);
     out->addr = d->listener.addr;
-    return !d->listener.adopted && before != NULL &&
-           (before->backlog != cl->backlog || strcmp(before->mode, cl->mode) != 0 ||
-               strcmp(before->group, cl->group) != 0);
+    return before->backlog != cl->backlog || strcmp(before->mode, cl->mode) != 0 ||
+           strcmp(before->group, cl->group) != 0;
 }
 
 /* Those that stay, with another mode, group or backlog. The last step that can fail: it takes back

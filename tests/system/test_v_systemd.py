@@ -245,6 +245,21 @@ def test_a_passed_socket_file_stays(manager, fake, tmp_path):
     assert ask(str(path), "GET", "/ping").status == 200
 
 
+def test_a_refused_reload_that_names_a_passed_socket_changes_nothing(manager, fake, tmp_path):
+    """[listen b] takes the passed socket over by its address, then [listen a] fails: what is taken back knows no section
+    of the socket's own name."""
+    m, path, conf = manager([("web", tcp_socket())]), tmp_path / "a.sock", tmp_path / "c.conf"
+    conf.write_text(f"[listen a]\naddress = unix:{path}\n")
+    c = m.start(fake().url, config=conf, wait=False, admin="127.0.0.1:0")
+    c.listen_count += 1  # a
+    c.wait_started()
+    conf.write_text(f"[listen b]\naddress = 127.0.0.1:{m.addr()[1]}\n[listen a]\naddress = unix:{path}\ngroup = nogroupofthisname\n")
+    c.signal(signal.SIGHUP)
+    c.wait_metric('chmux_reloads_total{result="failed"}', 1)
+    assert "no such group" in c.stderr
+    assert ask(m.addr(), "GET", "/ping").status == 200 and ask(str(path), "GET", "/ping").status == 200
+
+
 def test_who_connects_while_nobody_runs_is_served_by_the_next(manager, fake):
     m = manager([("web", tcp_socket())])
     up = fake()
