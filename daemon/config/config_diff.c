@@ -16,7 +16,7 @@ find_target(const struct config *c, const struct config *other, struct config_ta
     return false;
 }
 
-/* As it would be written, secrets too: to compare. NULL: no memory. */
+/* As it would be written, secrets too: to compare; not of PAIRS. NULL: no memory. */
 static char *
 text_of(const struct config *c, struct config_target t, const struct config_opt *opt)
 {
@@ -44,19 +44,34 @@ struct sides {
     struct config_target now_at, next_at;
 };
 
+/* What is compared in it: an option, or one pair of PAIRS, which is NULL where it is not there. */
+struct compared {
+    const struct config_opt *opt;
+    const char *key;
+    const struct config_pair *now, *next;
+};
+
+/* *out stays NULL: that side has it not. false: no memory. */
+static bool
+side_text(const struct config *c, struct config_target t, const struct config_opt *opt,
+    const struct config_pair *pair, char **out)
+{
+    if (c == NULL || (opt->type == CONFIG_PAIRS && pair == NULL))
+        return true;
+    *out = pair != NULL ? config_strdup(str_of(pair->value)) : text_of(c, t, opt);
+    return *out != NULL;
+}
+
 /* Room for all that could differ was made before. */
 static bool
-compare(const struct sides *s, const struct config_opt *opt, struct config_changes *out)
+compare(const struct sides *s, const struct compared *it, struct config_changes *out)
 {
     char name[CONFIG_TARGET_NAME_MAX];
     struct config_change *ch = &out->item[out->count];
-    *ch = (struct config_change){.reloadable = opt->reloadable};
-    if (s->now != NULL)
-        ch->before = text_of(s->now, s->now_at, opt);
-    if (s->next != NULL)
-        ch->after = text_of(s->next, s->next_at, opt);
-    out->count++; /* from here on out owns it */
-    if ((s->now != NULL && ch->before == NULL) || (s->next != NULL && ch->after == NULL))
+    *ch = (struct config_change){.reloadable = it->opt->reloadable};
+    out->count++; /* out owns it */
+    if (!side_text(s->now, s->now_at, it->opt, it->now, &ch->before) ||
+        !side_text(s->next, s->next_at, it->opt, it->next, &ch->after))
         return false;
     if (ch->before != NULL && ch->after != NULL && strcmp(ch->before, ch->after) == 0) {
         mem_free(ch->before);
@@ -69,10 +84,39 @@ compare(const struct sides *s, const struct config_opt *opt, struct config_chang
     else
         config_target_name(s->now, s->now_at, name);
     ch->section = config_strdup(str_of(name));
-    ch->key = config_strdup(str_of(opt->key));
-    bool masked =
-        !config_key_is_secret(str_of(opt->key)) || (mask(&ch->before) && mask(&ch->after));
+    ch->key = config_strdup(str_of(it->key));
+    bool masked = !config_key_is_secret(str_of(it->key)) || (mask(&ch->before) && mask(&ch->after));
     return ch->section != NULL && ch->key != NULL && masked;
+}
+
+static const struct config_pairs *
+pairs_of(const struct config *c, struct config_target t, const struct config_opt *opt)
+{
+    static const struct config_pairs none;
+    return c == NULL ? &none
+                     : (const void *)((const char *)config_target_base_const(c, t) + opt->offset);
+}
+
+/* Those of next, then those that are gone. */
+static bool
+compare_pairs(const struct sides *s, const struct config_opt *opt, struct config_changes *out)
+{
+    const struct config_pairs *now = pairs_of(s->now, s->now_at, opt);
+    const struct config_pairs *next = pairs_of(s->next, s->next_at, opt);
+    struct str prefix = config_pairs_prefix(opt);
+    for (size_t i = 0; i < next->count + now->count; i++) {
+        bool gone = i >= next->count;
+        const struct config_pair *p = gone ? &now->item[i - next->count] : &next->item[i];
+        char key[CONFIG_KEY_MAX];
+        const struct config_pair *other = config_pairs_find(gone ? next : now, str_of(p->name));
+        if (gone && other != NULL)
+            continue;
+        snprintf(key, sizeof key, STR_FMT "%s", STR_ARG(prefix), p->name);
+        struct compared it = {opt, key, gone ? p : other, gone ? NULL : p};
+        if (!compare(s, &it, out))
+            return false;
+    }
+    return true;
 }
 
 static bool
@@ -81,20 +125,24 @@ compare_section(const struct sides *s, struct config_changes *out)
     const struct config_section *sec = s->next != NULL ? s->next_at.sec : s->now_at.sec;
     size_t count;
     const struct config_opt *opt = sec->opts(&count);
-    for (size_t i = 0; i < count; i++)
-        if (!compare(s, &opt[i], out))
+    for (size_t i = 0; i < count; i++) {
+        struct compared it = {.opt = &opt[i], .key = opt[i].key};
+        if (!(opt[i].type == CONFIG_PAIRS ? compare_pairs(s, &opt[i], out) : compare(s, &it, out)))
             return false;
+    }
     return true;
 }
 
+/* With one more at the end: the place of what turns out to be the same. */
 static size_t
 option_count(const struct config *c)
 {
     struct config_target t = {0};
-    size_t all = 0, count;
+    size_t all = 1, count;
     while (config_target_next(c, &t)) {
-        (void)t.sec->opts(&count);
-        all += count;
+        const struct config_opt *opt = t.sec->opts(&count);
+        for (size_t i = 0; i < count; i++)
+            all += opt[i].type == CONFIG_PAIRS ? pairs_of(c, t, &opt[i])->count : 1;
     }
     return all;
 }

@@ -89,6 +89,8 @@ void config_assign(struct config_loader *l, const struct config_place *place,
 /* The same for one of the keys of PAIRS. config_pairs.c */
 void config_assign_pair(struct config_loader *l, const struct config_place *place,
     struct config_target t, const struct config_opt *opt, struct str name, struct str text);
+/* The one of that NAME, or NULL. */
+struct config_pair *config_pairs_find(const struct config_pairs *pairs, struct str name);
 
 /* One line: place, [section] and key where the place is a line of a file or a default, what is
  * wrong. `section` and `key` may be NULL. Past a bound lines are only counted. */

@@ -35,8 +35,8 @@ why_no_setting(struct str name)
     return NULL;
 }
 
-static struct config_pair *
-find(const struct config_pairs *pairs, struct str name)
+struct config_pair *
+config_pairs_find(const struct config_pairs *pairs, struct str name)
 {
     for (size_t i = 0; i < pairs->count; i++)
         if (str_eq(str_of(pairs->item[i].name), name))
@@ -103,7 +103,7 @@ config_assign_pair(struct config_loader *l, const struct config_place *place,
         config_error(l, place, section, key, "%s", why);
         return;
     }
-    struct config_pair *p = find(pairs, name);
+    struct config_pair *p = config_pairs_find(pairs, name);
     if (p != NULL && place->kind == CONFIG_FILE && p->origin->kind == CONFIG_FILE) {
         config_error(l, place, section, key, "given twice; line %" PRIu32 " has it already",
             p->origin->line);

@@ -82,6 +82,25 @@ test_sections_that_come_and_go_are_told_by_name(void **state)
     config_free(&both);
 }
 
+/* Each set.NAME and default.NAME is an option of its own. */
+static void
+test_settings_are_told_by_name(void **state)
+{
+    (void)state;
+    const char *one = "[user a]\nset.max_threads = 1\nset.x = 1\ndefault.y = 2\n";
+    differs(one, "[user a]\ndefault.y = 2\nset.x = 1\nset.max_threads = 1\n", "");
+    differs(one, "[user a]\nset.max_threads = 7\nset.x = 1\nset.y =\n",
+        "user a.set.max_threads 1>7;user a.set.y ->;user a.default.y 2>-;");
+    differs("[user a]\nset.s3_secret = x\n", "[user a]\nset.s3_secret = y\n",
+        "user a.set.s3_secret ********>********;");
+    struct config *none = load(""), *some = load(one);
+    T_HAS(diff(none, some), "user a.set.max_threads ->1;user a.set.x ->1;user a.default.y ->2;");
+    T_HAS(diff(some, none), "user a.set.max_threads 1>-;user a.set.x 1>-;user a.default.y 2>-;");
+    T_TRUE(strstr(diff(none, some), "NAME") == NULL);
+    config_free(&none);
+    config_free(&some);
+}
+
 static void
 test_hold_leaves_what_needs_a_restart(void **state)
 {
@@ -126,8 +145,8 @@ static void
 test_no_memory(void **state)
 {
     (void)state;
-    struct config *now = load("[chmux]\nworkers = 3\n");
-    const char *file = "[log]\nlevel = warn\n" ONE_LISTENER;
+    struct config *now = load("[chmux]\nworkers = 3\n[user a]\nset.x = 1\nset.y = 1\n");
+    const char *file = "[log]\nlevel = warn\n" ONE_LISTENER "[user a]\nset.x = 2\nset.z = 1\n";
     struct config_source src = source(file);
     bool ok = false;
     for (uint64_t n = 1; !ok; n++) {
@@ -152,6 +171,7 @@ main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_values_that_differ),
         cmocka_unit_test(test_sections_that_come_and_go_are_told_by_name),
+        cmocka_unit_test(test_settings_are_told_by_name),
         cmocka_unit_test(test_hold_leaves_what_needs_a_restart),
         cmocka_unit_test(test_hold_refuses_a_mixture_that_is_not_valid),
         cmocka_unit_test(test_no_memory),
