@@ -68,27 +68,68 @@ clear_stale_socket(const struct addr *a, char *why, size_t why_len)
     return true;
 }
 
+/* The socket file itself, for fstat() and set_owner_and_mode(): whoever may write to its folder may
+ * put anything in its place, a link too, which is never followed. -1: why. */
+static int
+open_socket_file(const char *path, struct stat *st, char *why, size_t why_len)
+{
+    int fd = open(path, O_PATH | O_NOFOLLOW | O_CLOEXEC);
+    if (fd < 0 || fstat(fd, st) != 0) {
+        snprintf(why, why_len, "unix:%s: %s", path, strerror(errno));
+    } else if (!S_ISSOCK(st->st_mode)) {
+        snprintf(why, why_len, "unix:%s: something else was put in the place of the socket", path);
+    } else {
+        return fd;
+    }
+    if (fd >= 0)
+        close(fd);
+    return -1;
+}
+
+/* file: of open_socket_file(). as_created: without a group of its own it gets ours back. */
 static bool
-set_owner_and_mode(const struct listener_options *o, char *why, size_t why_len)
+set_owner_and_mode(
+    int file, const struct listener_options *o, bool as_created, char *why, size_t why_len)
 {
     const char *path = o->addr.un.sun_path;
-    if (o->group != NULL && o->group[0] != '\0') {
+    char link[32];
+    gid_t gid = getegid();
+    bool named = o->group != NULL && o->group[0] != '\0';
+    if (named) {
         const struct group *g = getgrnam(o->group);
         if (g == NULL) {
             snprintf(why, why_len, "unix:%s: no such group: %s", path, o->group);
             return false;
         }
-        if (chown(path, (uid_t)-1, g->gr_gid) != 0) {
-            snprintf(why, why_len, "unix:%s: cannot give it to group %s: %s", path, o->group,
-                strerror(errno));
-            return false;
-        }
+        gid = g->gr_gid;
     }
-    if (chmod(path, o->mode) != 0) {
+    if ((named || as_created) && fchownat(file, "", (uid_t)-1, gid, AT_EMPTY_PATH) != 0) {
+        snprintf(why, why_len, "unix:%s: cannot give it to group %s: %s", path,
+            named ? o->group : "of chmuxd", strerror(errno));
+        return false;
+    }
+    /* fchmod() takes no such descriptor, and fchmodat() follows links. */
+    snprintf(link, sizeof link, "/proc/self/fd/%d", file);
+    if (chmod(link, o->mode) != 0) {
         snprintf(why, why_len, "unix:%s: chmod %o: %s", path, o->mode, strerror(errno));
         return false;
     }
     return true;
+}
+
+/* Of a socket that was just bound; keeps how its file is known again. */
+static bool
+style_file(struct listener *ls, const struct listener_options *o, char *why, size_t why_len)
+{
+    struct stat st;
+    int file = open_socket_file(o->addr.un.sun_path, &st, why, why_len);
+    if (file < 0)
+        return false;
+    ls->dev = st.st_dev;
+    ls->ino = st.st_ino;
+    bool ok = set_owner_and_mode(file, o, false, why, why_len);
+    close(file);
+    return ok;
 }
 
 /* What accepted TCP sockets inherit from their listener costs no call per client. */
@@ -150,17 +191,12 @@ listener_open(struct listener *ls, const struct listener_options *o, char *why, 
         snprintf(why, why_len, "%s: %s", ls->text, strerror(ls->sys_errno));
         goto close_fd;
     }
-    struct stat st;
-    if (path && !set_owner_and_mode(o, why, why_len))
+    if (path && !style_file(ls, o, why, why_len))
         goto unlink_path;
-    if ((path && lstat(o->addr.un.sun_path, &st) != 0) || listen(fd, o->backlog) != 0) {
+    if (listen(fd, o->backlog) != 0) {
         ls->sys_errno = errno;
         snprintf(why, why_len, "%s: %s", ls->text, strerror(ls->sys_errno));
         goto unlink_path;
-    }
-    if (path) {
-        ls->dev = st.st_dev;
-        ls->ino = st.st_ino;
     }
     if (family != AF_UNIX) {
         socklen_t len = sizeof(struct sockaddr_in6);
@@ -182,8 +218,7 @@ close_fd:
 bool
 listener_restyle(struct listener *ls, const struct listener_options *o, char *why, size_t why_len)
 {
-    const char *path = ls->addr.un.sun_path;
-    bool as_created = o->group == NULL || o->group[0] == '\0';
+    struct stat st;
     CHECK(!ls->adopted);
     if (listen(ls->fd, o->backlog) != 0) {
         snprintf(why, why_len, "%s: %s", ls->text, strerror(errno));
@@ -194,11 +229,15 @@ listener_restyle(struct listener *ls, const struct listener_options *o, char *wh
             set_clients_speak(ls->fd);
         return true;
     }
-    if (as_created && chown(path, (uid_t)-1, getegid()) != 0) {
-        snprintf(why, why_len, "%s: %s", ls->text, strerror(errno));
+    int file = open_socket_file(ls->addr.un.sun_path, &st, why, why_len);
+    if (file < 0)
         return false;
-    }
-    return set_owner_and_mode(o, why, why_len);
+    bool ours = st.st_dev == ls->dev && st.st_ino == ls->ino;
+    if (!ours)
+        snprintf(why, why_len, "%s: another socket was put in its place", ls->text);
+    bool ok = ours && set_owner_and_mode(file, o, true, why, why_len);
+    close(file);
+    return ok;
 }
 
 void

@@ -58,7 +58,7 @@ struct listener { /* fields are listener's; addr is what was bound */
 MUST_USE bool listener_open(
     struct listener *ls, const struct listener_options *o, char *why, size_t why_len) ANY_THREAD;
 /* A reload: backlog, mode and group as o says; what it was bound to stays. Only of one that is
- * ours. false: why. */
+ * ours. false: why; also when its socket file was replaced: nothing else is ever touched. */
 MUST_USE bool listener_restyle(
     struct listener *ls, const struct listener_options *o, char *why, size_t why_len) LOOP_ONLY;
 /* Takes a listening, non-blocking fd that is bound to addr; not accepting yet. */

@@ -325,6 +325,45 @@ test_unix_group(void **state)
     T_FALSE(exists(text)); /* nothing is left behind */
 }
 
+/* A reload changes the file it bound, and nothing else that somebody put in its place. */
+static void
+test_restyle_follows_no_link(void **state)
+{
+    (void)state;
+    thr_check_loop();
+    struct listener ls, other;
+    struct stat st;
+    const char *text = path_text("r");
+    char victim[96], why[256] = "", want[256];
+    struct listener_options o = options(text), others;
+    snprintf(victim, sizeof(victim), "unix:%s/victim", folder);
+    others = options(victim);
+    start(&ls, &o);
+    o.mode = 0666;
+    T_TRUE(listener_restyle(&ls, &o, why, sizeof(why)));
+    T_EQ(lstat(text + 5, &st), 0);
+    T_EQ(st.st_mode & 07777, 0666);
+    start(&other, &others);
+    T_EQ(unlink(text + 5), 0);
+    T_EQ(symlink(victim + 5, text + 5), 0);
+    T_FALSE(listener_restyle(&ls, &o, why, sizeof(why)));
+    snprintf(want, sizeof(want), "%s: something else was put in the place of the socket", text);
+    T_ZEQ(why, want);
+    T_EQ(unlink(text + 5), 0);
+    T_EQ(link(victim + 5, text + 5), 0);
+    T_FALSE(listener_restyle(&ls, &o, why, sizeof(why)));
+    snprintf(want, sizeof(want), "%s: another socket was put in its place", text);
+    T_ZEQ(why, want);
+    T_EQ(lstat(victim + 5, &st), 0);
+    T_EQ(st.st_mode & 07777, 0660);
+    T_EQ(unlink(text + 5), 0);
+    T_FALSE(listener_restyle(&ls, &o, why, sizeof(why)));
+    snprintf(want, sizeof(want), "%s: %s", text, strerror(ENOENT));
+    T_ZEQ(why, want);
+    listener_close(&other);
+    listener_close(&ls);
+}
+
 /* A file on which nobody answers is replaced; one that is alive, or no socket, is left alone. */
 static void
 test_unix_path_that_exists(void **state)
@@ -491,6 +530,7 @@ main(void)
         TEST(test_close_inside_the_callback),
         TEST(test_unix_path),
         TEST(test_unix_group),
+        TEST(test_restyle_follows_no_link),
         TEST(test_unix_path_that_exists),
         TEST(test_file_of_another_is_not_removed),
         TEST(test_abstract_name),
