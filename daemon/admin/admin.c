@@ -63,14 +63,19 @@ close_client(struct admin_client *c)
     conn_close(&c->conn);
     timer_fini(&c->timer);
     list_remove(&c->link);
-    c->admin->count--;
+    struct admin *a = c->admin;
+    a->count--;
     if (c->has_spare) {
         c->in.len = c->out.len = 0;
         c->in.failed = c->out.failed = false;
-        swap_bufs(&c->in, &c->admin->spare_in);
-        swap_bufs(&c->out, &c->admin->spare_out);
+        buf_shrink(&c->in, SPARE_IN);
+        buf_shrink(&c->out, a->spare_size);
+        swap_bufs(&c->in, &a->spare_in);
+        swap_bufs(&c->out, &a->spare_out);
     }
-    loop_defer(c->admin->loop, &c->free_task, on_free, c);
+    a->body.len = 0; /* whoever wrote it has copied it */
+    buf_shrink(&a->body, a->spare_size);
+    loop_defer(a->loop, &c->free_task, on_free, c);
 }
 
 /* The head of an answer whose body is written behind it, with more fields (whole lines, or "");
@@ -406,9 +411,9 @@ reserve_spare(struct admin *a)
     buf_init(&a->spare_in, HEAD_MAX);
     buf_init(&a->spare_out, ANSWER_MAX + 1024);
     metric_print(&a->body);
-    size_t size = a->body.len * 2;
-    return buf_reserve(&a->body, size) && buf_reserve(&a->spare_in, SPARE_IN) &&
-           buf_reserve(&a->spare_out, size);
+    a->spare_size = a->body.len * 2;
+    return buf_reserve(&a->body, a->spare_size) && buf_reserve(&a->spare_in, SPARE_IN) &&
+           buf_reserve(&a->spare_out, a->spare_size);
 }
 
 static bool LOOP_ONLY

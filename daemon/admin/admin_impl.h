@@ -30,6 +30,7 @@ struct admin {
     /* Taken at boot, so that one client at a time is answered though the budget is spent: just then
      * somebody wants to know, and a probe that fails would have us restarted. */
     struct buf body, spare_in, spare_out;
+    size_t spare_size; /* of body and spare_out; what one long answer took beyond it goes back */
 };
 
 /* Bytes of this process in memory, or -1. */

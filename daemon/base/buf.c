@@ -59,6 +59,20 @@ buf_reserve(struct buf *b, size_t n)
 }
 
 void
+buf_shrink(struct buf *b, size_t cap)
+{
+    char *p = b->cap > cap && b->len <= cap && cap > 0 ? mem_alloc(cap) : NULL;
+    if (p == NULL)
+        return;
+    if (b->len > 0)
+        memcpy(p, b->p, b->len);
+    mem_free(b->p);
+    mem_give(b->cap - cap); /* never refused, also when the budget is spent */
+    b->p = p;
+    b->cap = cap;
+}
+
+void
 buf_add(struct buf *b, const void *p, size_t n)
 {
     if (n == 0 || !buf_reserve(b, n))

@@ -21,6 +21,8 @@ void buf_init(struct buf *b, size_t max);
 void buf_fini(struct buf *b); /* empties it and gives the memory back; reusable */
 /* Room for n more bytes; false (and failed) past max or without memory. */
 bool buf_reserve(struct buf *b, size_t n);
+/* Gives back what is above `cap` bytes; nothing if more than that is in it, or memory is short. */
+void buf_shrink(struct buf *b, size_t cap);
 void buf_add(struct buf *b, const void *p, size_t n);
 /* Needs room for a terminating NUL too, which is not counted in len. */
 void buf_addf(struct buf *b, const char *fmt, ...) PRINTF_LIKE(2, 3);

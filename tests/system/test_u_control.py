@@ -227,6 +227,21 @@ def test_listing_a_thousand_clients_is_bounded(control, held):
         x.close()
 
 
+def test_a_long_answer_gives_its_memory_back(control, fake):
+    c = control(fake().url)
+    before = get(c, "memory")["used_bytes"]
+    clients = [c.client() for _ in range(3000)]
+    for k in clients:
+        k.send(b"G")
+    wait_until(lambda: get(c, "clients?limit=0")["open"] == 3000, 30)
+    assert len(api(c, "GET", "clients?limit=10000").body) > 300000
+    for k in clients:
+        k.close()
+    wait_until(lambda: get(c, "clients?limit=0")["open"] == 0, 30)
+    used = get(c, "memory")["used_bytes"]
+    assert used < before + (128 << 10), (before, used)
+
+
 def test_the_api_answers_when_memory_is_used_up(control, fake):
     """Unfinished heads hold the whole budget; lists may be shorter, but nothing else changes."""
     c = control(fake().url, chmux__memory_limit="8m", chmux__buffer_size="16k", chmux__head_timeout="10m")

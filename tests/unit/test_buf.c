@@ -126,6 +126,37 @@ test_every_failing_allocation_is_survived(void **state)
     }
 }
 
+/* What is above the size goes back to the budget, even a spent one; the content stays. */
+static void
+test_shrink_gives_back(void **state)
+{
+    (void)state;
+    mem_init(4000, 4096, 0);
+    struct buf b;
+    buf_init(&b, 10000);
+    buf_add(&b, "abc", 3);
+    T_TRUE(buf_reserve(&b, 3000));
+    size_t before = b.cap, other = 4000 - mem_used();
+    T_TRUE(mem_take(other));
+    buf_shrink(&b, 2); /* more is in it */
+    T_EQ(b.cap, before);
+    mem_fail_at(1);
+    buf_shrink(&b, 100);
+    mem_fail_at(0);
+    T_EQ(b.cap, before);
+    buf_shrink(&b, 100);
+    T_EQ(b.cap, 100);
+    T_EQ(mem_used(), other + 100);
+    T_STR(text(&b), "abc");
+    buf_shrink(&b, 200);
+    T_EQ(b.cap, 100);
+    T_TRUE(buf_reserve(&b, 500));
+    buf_fini(&b);
+    mem_give(other);
+    mem_fini();
+    mem_init(SIZE_MAX, 4096, 0);
+}
+
 static void
 test_consume_drops_from_the_front(void **state)
 {
@@ -152,6 +183,7 @@ main(void)
         cmocka_unit_test_teardown(test_formatted_append_at_the_bound, teardown),
         cmocka_unit_test_teardown(test_budget_refusal_is_a_failed_append, teardown),
         cmocka_unit_test_teardown(test_every_failing_allocation_is_survived, teardown),
+        cmocka_unit_test_teardown(test_shrink_gives_back, teardown),
         cmocka_unit_test_teardown(test_consume_drops_from_the_front, teardown),
     };
     return TEST_MAIN(tests);
