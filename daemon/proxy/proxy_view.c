@@ -71,21 +71,27 @@ proxy_client_count(const struct proxy *px)
     return px->client_count;
 }
 
-/* The path as the client sent it, without what may be secret: parameters and user:password@. */
+/* The path as the client sent it, without what may be secret: parameters and user:password@. Of a
+ * whole URL the part that is seen must show that there is no password in it. */
 static struct str
 path_of(const struct exchange *ex, char out[PROXY_VIEW_PATH])
 {
     struct str s = str_n(ex->head.p, size_min(ex->head.len, HTTP_MAX_METHOD + PROXY_VIEW_PATH));
     ssize_t space = str_find(s, ' ');
     size_t n = 0;
-    bool hidden = false;
-    for (size_t i = space < 0 ? s.len : (size_t)space + 1; i < s.len; i++) {
-        if (s.p[i] == ' ' || s.p[i] == '?' || s.p[i] == '#' || n == PROXY_VIEW_PATH)
+    size_t i = space < 0 ? s.len : (size_t)space + 1;
+    for (; i < s.len && n < PROXY_VIEW_PATH; i++) {
+        if (s.p[i] == ' ' || s.p[i] == '?' || s.p[i] == '#')
             break;
-        hidden = hidden || s.p[i] == '@';
         out[n++] = s.p[i];
     }
-    return hidden ? STR("***") : str_n(out, n);
+    struct str path = str_n(out, n);
+    const char *host = n == 0 ? NULL : memmem(out, n, "://", 3);
+    bool cut = i == s.len || (s.p[i] != ' ' && s.p[i] != '?' && s.p[i] != '#');
+    bool hidden = str_find(path, '@') >= 0;
+    if (host != NULL) /* the '?' or '#' at its end may belong to a password, too */
+        hidden = hidden || cut || memchr(host + 3, '/', n - (size_t)(host + 3 - out)) == NULL;
+    return hidden ? STR("***") : path;
 }
 
 static struct str

@@ -198,6 +198,22 @@ def test_no_secret_is_ever_shown(control, held):
     assert secret not in text and "queue_timeout" in text
 
 
+@pytest.mark.parametrize("target,path", [
+    ("http://user:%s@host/?a=1" % ("long" * 50), "***"),
+    ("http://user:p?%s@host/" % ("long" * 50), "***"),
+    ("http://user:p#word@host/", "***"),
+    ("http://host/x?query=SELECT+1", "http://host/x"),
+    ("/" + "long" * 50, "/" + ("long" * 50)[:159]),
+], ids=["long", "question-mark", "hash", "url", "path"])
+def test_a_whole_url_is_shown_only_without_a_password(control, held, target, path):
+    c = control(held.url)
+    a = Background(lambda: c.ask("GET", target))
+    (e,) = wait_until(lambda: get(c, "exchanges")["exchanges"])
+    assert e["path"] == path
+    held.gate.set()
+    a.result()
+
+
 def test_hostile_names_are_escaped(control, held):
     c = control(held.url)
     a = Background(lambda: c.ask("GET", "/%22?query=SELECT+1&user=%1b[31m%00%ff%22%5c&query_id=%c2%9b%0a"))
