@@ -476,6 +476,15 @@ left_before_waiting(struct exchange *ex)
     return true;
 }
 
+/* A request counts once, for whatever and however often it waits. */
+static void LOOP_ONLY
+count_wait(struct exchange *ex)
+{
+    if (!ex->waited)
+        metric_inc_in(ex->upstream->metrics, M_QUEUE_WAITS);
+    ex->waited = true;
+}
+
 /* It has to wait, for whatever it is; `beside` as for gate_may_wait(). false: it is over. */
 static bool LOOP_ONLY
 ex_begin_wait(struct exchange *ex, size_t beside)
@@ -506,7 +515,7 @@ ex_queue(struct exchange *ex)
 {
     if (!ex_begin_wait(ex, upool_room(ex->upstream->pool)))
         return;
-    metric_inc_in(ex->upstream->metrics, M_QUEUE_WAITS);
+    count_wait(ex);
     enum err e = upool_wait(ex->upstream->pool, &ex->waiter, flow_key(ex));
     if (e != ERR_OK)
         ex_fail(ex, e, NULL);
@@ -549,7 +558,7 @@ ex_enter_gate(struct exchange *ex)
     }
     if (!ex_begin_wait(ex, 0))
         return;
-    metric_inc_in(up->metrics, M_QUEUE_WAITS);
+    count_wait(ex);
     metric_inc(M_USER_WAITS);
 }
 
@@ -582,7 +591,7 @@ ex_enter_session(struct exchange *ex)
     case SESSION_WAIT: break;
     }
     if (ex_begin_wait(ex, 0))
-        metric_inc_in(ex->upstream->metrics, M_QUEUE_WAITS);
+        count_wait(ex);
 }
 
 /* Whose request it is, and whose credentials it gets. */

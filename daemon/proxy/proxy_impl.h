@@ -374,6 +374,7 @@ struct exchange {
 
     /* life */
     bool retried, reused;
+    bool waited; /* for a connection, its session or its user; counted */
     bool looked; /* whether the client is still there, once the query proved to be no short one */
     enum err err;
     struct mono start, leased, first, progress;

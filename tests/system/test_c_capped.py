@@ -113,6 +113,23 @@ def test_requests_wait_when_all_connections_are_busy(chmuxd, fake, gate):
     assert up.peak == 2 and c.metric("chmux_queue_waits_total") >= 4
 
 
+def test_a_request_that_waits_twice_counts_once(chmuxd, fake, gate):
+    """First for its session, then for the connection, which another one got."""
+    g = gate()
+    up = fake(holding(g))
+    c = chmuxd(up.url, upstream__pool_size=1)
+    answers = [Background(lambda: c.ask("GET", "/a?session_id=s"))]
+    up.wait_heads(1)
+    before = c.metric("chmux_queue_waits_total")  # the first one waited for the connect
+    for i, target in enumerate(("/b", "/c?session_id=s")):
+        answers.append(Background(lambda target=target: c.ask("GET", target)))
+        c.wait_metric("chmux_queue_waits_total", before + i + 1)
+    g.set()
+    assert [a.result().status for a in answers] == [200] * 3
+    assert [h.target for _, h in up.heads] == ["/a?session_id=s", "/b", "/c?session_id=s"]
+    assert c.metric("chmux_queue_waits_total") == before + 2
+
+
 def test_a_full_queue_is_a_503(chmuxd, fake, gate):
     g = gate()
     up = fake(holding(g))
