@@ -89,25 +89,6 @@ field_of(const struct http_req *r, const char *name)
     return STR_NULL;
 }
 
-/* An IP address or localhost, with or without a port. */
-static bool
-is_own_name(struct str host)
-{
-    struct addr a;
-    char text[80];
-    const char *why;
-    ssize_t colon = str_find(host, ':');
-    bool v6 = host.len > 0 && host.p[0] == '[';
-    struct str name = v6 || colon < 0 ? host : str_n(host.p, (size_t)colon);
-    if (host.len == 0 || host.len >= sizeof text - 4 || host.p[0] == '*')
-        return false;
-    if (str_eq_nocase(name, STR("localhost")))
-        return true;
-    bool has_port = v6 ? host.p[host.len - 1] != ']' : colon >= 0;
-    int n = snprintf(text, sizeof text, STR_FMT "%s", STR_ARG(host), has_port ? "" : ":80");
-    return addr_parse(str_n(text, (size_t)n), &a, &why) && a.sa.sa_family != AF_UNIX;
-}
-
 /* Against pages that a browser got from elsewhere. It may come to a unix socket too, through a
  * forwarded port; there other programs put any word into Host, but only a name with a dot can be
  * one that somebody made point here. */
@@ -117,7 +98,7 @@ check_browser(const struct http_req *r, const struct admin_command *cmd, bool is
 {
     struct str host = field_of(r, "host"), origin = field_of(r, "origin");
     no->denied = true;
-    if (!is_own_name(host) && (!is_unix || str_find(host, '.') >= 0)) {
+    if (!addr_is_own_host(host) && (!is_unix || str_find(host, '.') >= 0)) {
         allowed_by(no, "ask for the IP address, or for localhost");
         return refuse(no, 403, "host",
             "Host is \"" STR_FMT "\", which may be a name of somebody else",

@@ -279,6 +279,22 @@ check_allow(struct config_loader *l, size_t i, const struct config_address *a)
             "may connect to it");
 }
 
+/* Names only: a port or a scheme would never be equal to anything. */
+static void
+check_host_names(struct config_loader *l, size_t i)
+{
+    struct subject names = SUBJECT_OF(listen, i, "host_names");
+    const struct config_list *list = &l->c->listen[i].host_names;
+    char q[CONFIG_QUOTE_MAX];
+    for (size_t k = 0; k < list->count; k++) {
+        const char *name = list->item[k];
+        if (strcmp(name, "*") != 0 && strpbrk(name, ":/* []@?") != NULL)
+            complain(l, FAIL, &names,
+                "%s is no host name; write it without scheme and port, or * for any",
+                config_quote(str_of(name), q));
+    }
+}
+
 /* Two sockets on one port 0 get two ports; everything else can be bound once only. */
 static bool
 same_address(const char *a, const char *b)
@@ -353,6 +369,7 @@ check_listener(struct config_loader *l, size_t i)
     struct config_address a;
     char why[CONFIG_WHY_MAX], name[CONFIG_TARGET_NAME_MAX];
     check_listener_tls(l, i);
+    check_host_names(l, i);
     if (s.origin->bad)
         return;
     if (c->listen[i].address[0] == '\0') {

@@ -254,3 +254,21 @@ addr_in_net(const struct addr *a, const struct ip_net *net)
     default: return false;
     }
 }
+
+bool
+addr_is_own_host(struct str host)
+{
+    struct addr a;
+    char text[80];
+    const char *why;
+    ssize_t colon = str_find(host, ':');
+    bool v6 = host.len > 0 && host.p[0] == '[';
+    struct str name = v6 || colon < 0 ? host : str_n(host.p, (size_t)colon);
+    if (host.len == 0 || host.len >= sizeof text - 4 || host.p[0] == '*')
+        return false;
+    if (str_eq_nocase(name, STR("localhost")))
+        return true;
+    bool has_port = v6 ? host.p[host.len - 1] != ']' : colon >= 0;
+    int n = snprintf(text, sizeof text, STR_FMT "%s", STR_ARG(host), has_port ? "" : ":80");
+    return addr_parse(str_n(text, (size_t)n), &a, &why) && a.sa.sa_family != AF_UNIX;
+}

@@ -31,6 +31,9 @@ bool addr_eq(const struct addr *a, const struct addr *b);
 bool addr_is_loopback(const struct addr *a); /* 127/8, ::1, ::ffff:127/8, and unix */
 uint16_t addr_port(const struct addr *a);    /* 0 for unix */
 void addr_set_port(struct addr *a, uint16_t port);
+/* Is a Host field an IP address or localhost, with or without a port? Anything else is a name that
+ * its owner can make point here. */
+bool addr_is_own_host(struct str host);
 /* An IPv4 address in IPv6 clothes (::ffff:10.1.2.3) counts as IPv4. Never for unix. */
 bool addr_in_net(const struct addr *a, const struct ip_net *net);
 #endif

@@ -317,6 +317,12 @@ section_of(const struct config *cfg, const char *name)
     return NULL;
 }
 
+const struct config_listen *
+door_section(const struct door *d)
+{
+    return section_of(d->px->cfg, d->name);
+}
+
 /* The door that has this section's name, if it is where the section wants it. Port 0 is a free one
  * only the first time. */
 static bool LOOP_ONLY

@@ -608,6 +608,10 @@ ex_find_user(struct exchange *ex, const struct http_req *r, struct users_given *
         .uid = users_want_uid(users) ? client_uid(c) : -1,
         .of_listener = c->door == NULL ? NULL : c->door->policy.user};
     users_find(users, &asked, given);
+    if (given->replace && ex_is_foreign(ex, r)) {
+        asked.foreign = true;
+        users_find(users, &asked, given);
+    }
     if (given->user == NULL)
         return;
     gate_join(&ex->pass, user_gate(given->user));

@@ -129,7 +129,8 @@ struct proxy {
     struct timer starved_timer;
     struct list spare; /* exchanges to use again */
     size_t spare_count;
-    struct list kills; /* KILL QUERY requests under way */
+    struct mono withheld_told; /* when credentials_withheld was last logged */
+    struct list kills;         /* KILL QUERY requests under way */
     size_t kill_count;
     struct http_req req;                                /* scratch: the head being parsed */
     struct buf busy_reply, nomem_reply, stranger_reply; /* made at boot: telling needs no memory */
@@ -149,6 +150,8 @@ struct proxy {
 struct str door_busy_reply(const struct proxy *px, const struct door *d) LOOP_ONLY;
 /* The same for who may not come in. */
 struct str door_stranger_reply(const struct proxy *px, const struct door *d) LOOP_ONLY;
+/* What its section says now; NULL: it has none. */
+const struct config_listen *door_section(const struct door *d) LOOP_ONLY;
 /* May this peer come in by it? NULL: by none of ours, see struct client. */
 bool door_allows(const struct door *d, const struct addr *peer) LOOP_ONLY;
 /* Everything in the plan is in force from now on. Has any listener got another TLS? */
@@ -423,6 +426,9 @@ void ex_cut(struct exchange *ex, enum err e) LOOP_ONLY;
 /* The upstream connection ended or broke before the response was whole. */
 void ex_upstream_lost(struct exchange *ex, const char *why) LOOP_ONLY;
 void ex_starve(struct exchange *ex) LOOP_ONLY;
+/* May somebody else's web page have sent it, as far as that matters (not on a unix socket)? Counts
+ * and logs that it may. foreign.c */
+bool ex_is_foreign(struct exchange *ex, const struct http_req *r) LOOP_ONLY;
 /* The lease is given up, and another one waited for, ahead of the queue. */
 void ex_requeue(struct exchange *ex, enum metric_id reason, bool fresh) LOOP_ONLY;
 /* It has a lease and knows what it may do with it: the request goes out. */

@@ -384,6 +384,8 @@ user_of_connection(const struct users *us, const struct users_asked *a, enum met
     for (size_t i = 0; i < us->count && us->want_uid; i++)
         if (has_uid(&us->item[i], a->uid))
             return &us->item[i];
+    if (a->foreign)
+        return NULL;
     bool listener = a->of_listener != NULL && a->of_listener[0] != '\0';
     *counter = listener ? M_CREDENTIALS_LISTENER : M_CREDENTIALS_DEFAULT;
     return listener ? find_user(us, str_of(a->of_listener)) : us->by_default;
@@ -402,7 +404,8 @@ users_find(const struct users *us, const struct users_asked *a, struct users_giv
     switch (ch_claim_of(a->req)) {
     case CH_CLAIM_OWN: *out = (struct users_given){.user = named}; return;
     case CH_CLAIM_NAME:
-        if (named != NULL && (named == given || named->trust || has_uid(named, a->uid))) {
+        if (named != NULL &&
+            (named == given || (named->trust && !a->foreign) || has_uid(named, a->uid))) {
             *out = (struct users_given){named, true, M_CREDENTIALS_NAME};
             return;
         }

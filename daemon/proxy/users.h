@@ -13,6 +13,7 @@
  *               local_auth = trust. Else the request passes as it came.
  *            4. The client brings nothing (or names `default`, which is the same to ClickHouse): it
  *               is the user that the connection is given, if any.
+ *            What may be a web page's request (foreign.h) is given nobody, and trust is not for it.
  * Secrets    Read from files when a generation is made, kept in one place, wiped when it is freed;
  *            no view, log line or error shows them.
  * Reload     A new generation is made beside the old one and takes its place; the gates (gate.h) go
@@ -40,6 +41,7 @@ struct users_asked { /* what decides */
     const struct ch_request *ch;
     int64_t uid;             /* of a unix peer; -1: not known, or none */
     const char *of_listener; /* [listen NAME] user; NULL or "": none */
+    bool foreign;            /* it may be a web page's (foreign.h): only a uid gives it anything */
 };
 struct users_given {
     const struct user *user; /* its section; NULL: it has none. Good until the next reload */

@@ -237,7 +237,7 @@ class RawClient:
             r.body = b"".join(parts)
 
 
-def request(method, target, headers=(), body=None, version="HTTP/1.1", host="chmux.test", chunked=False):
+def request(method, target, headers=(), body=None, version="HTTP/1.1", host="127.0.0.1", chunked=False):
     """The bytes of a request. headers: (name, value) pairs in order. host None leaves Host out; a body
     gets a Content-Length unless chunked or the headers name one."""
     lines = [f"{method} {target} {version}"]

@@ -125,6 +125,20 @@ def test_who_brings_nothing_gets_the_listeners_user(server, users_of, way):
         assert who(at["plain"], NOTHING[way]) == "default"
 
 
+def test_the_servers_own_page_works_with_the_listeners_user(server, users_of):
+    """/play, opened at the address of chmux, sends like this; a copy of it from elsewhere is given nothing."""
+    _, at, _ = users_of(server)
+    host = "%s:%d" % at["given"]
+    assert ask(at["given"], "GET", "/play", [("Sec-Fetch-Site", "none")], host=host).status == (404 if server.version == "18.16" else 200)
+
+    def play(origin, site):
+        fields = [("Origin", origin), ("Sec-Fetch-Site", site), ("Content-Type", "text/plain;charset=UTF-8")]
+        return ask(at["given"], "POST", "/?user=default&password=&add_http_cors_header=1", fields, WHO.encode(), host=host).text.strip()
+
+    assert play(f"http://{host}", "same-origin") == "alice"
+    assert play("http://evil.example", "cross-site") == "default"
+
+
 def test_own_credentials_win(server, users_of):
     _, at, _ = users_of(server)
     for name, way in own("reader", "readerpw").items():
@@ -347,6 +361,50 @@ def test_kill_goes_out_with_the_same_credentials(chmuxd, fake, tmp_path):
         assert "quota" not in h.target and "password" not in h.target and h.header("X-ClickHouse-Quota") is None
     assert re.fullmatch(r"/\?query_id=[0-9a-f-]{36}&max_threads=1", first.target), first.target
     assert killed.target == "/"
+
+
+OWN, EVIL = "http://127.0.0.1:8123", "http://evil.example"
+PAGES = {  # Host, what a browser adds: is it given the secret?
+    "no page": ("127.0.0.1:8123", [], True),
+    "no host": (None, [], True),
+    "its own page": ("127.0.0.1:8123", [("Origin", OWN), ("Sec-Fetch-Site", "same-origin")], True),
+    "typed in": ("localhost:8123", [("Sec-Fetch-Site", "none")], True),
+    "a known name": ("ours.example:8123", [("Origin", "http://ours.example:8123")], True),
+    "another page": ("127.0.0.1:8123", [("Origin", EVIL), ("Sec-Fetch-Site", "cross-site")], False),
+    "an old browser": ("127.0.0.1:8123", [("Origin", EVIL)], False),
+    "a sandbox": ("127.0.0.1:8123", [("Origin", "null")], False),
+    "an image": ("127.0.0.1:8123", [("Sec-Fetch-Site", "cross-site")], False),
+    "a name made to point here": ("rebound.evil.example:8123", [], False),
+}
+
+
+@pytest.mark.parametrize("way", ["listener", "default_user", "override", "trust"])
+def test_a_web_page_of_somebody_else_is_given_no_secret(chmuxd, fake, tmp_path, way):
+    up = fake()
+    more = "[listen a]\naddress = 127.0.0.1:0\nhost_names = ours.example\n"
+    more += {"listener": "user = app\n", "override": "user = app\n", "default_user": "[chmux]\ndefault_user = app\n", "trust": ""}[way]
+    more += f"[listen b]\naddress = unix:{tmp_path}/s\n" + ("" if way in ("default_user", "trust") else "user = app\n")
+    options = {"password_file": "secret", **{"override": {"override": "yes"}, "trust": {"local_auth": "trust"}}.get(way, {})}
+    c = chmuxd(up.url, listen=(), config=write_config(tmp_path, {"app": options}, more), wait=False)
+    c.listen_count = 2
+    c.wait_started()
+    target = "/?query_id=q" + ("&user=app" if way == "trust" else "")
+
+    def given(addr, host, fields):
+        r = ask(addr, "POST", target, [*fields, ("Content-Type", "text/plain;charset=UTF-8")], b"DROP TABLE t",
+                **({"host": host} if host else {"host": None, "version": "HTTP/1.0"}))
+        assert r.status == 200, r
+        return up.heads[-1][1]
+
+    withheld = 0
+    for name, (host, fields, ok) in PAGES.items():
+        h = given(c.addrs[0], host, fields)
+        assert (h.header("Authorization") is not None) == ok, name
+        assert ok or h.target == target, name  # as it came
+        withheld += not ok
+        assert given(c.addrs[1], host, fields).header("Authorization") is not None, name  # no page reaches a unix socket
+    assert c.metric("chmux_credentials_withheld_total") == withheld
+    wait_until(lambda: "credentials_withheld id=" in c.stderr)
 
 
 def test_allow_list(chmuxd, fake, tmp_path):

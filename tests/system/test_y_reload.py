@@ -378,7 +378,7 @@ def test_what_a_server_gets(reloading, fake):
     c, file = reloading(up.url)
     assert c.ask("POST", "/", body=b"SELECT 1").status == 200
     assert c.ask("POST", "/", body=b"SELECT 1").status == 200  # sent again
-    assert {h.header("Host") for _, h in up.heads} == {"chmux.test"}
+    assert {h.header("Host") for _, h in up.heads} == {"127.0.0.1"}
     file["upstream", "replay_buffer"] = 0
     file["upstream", "host_header"] = "upstream"
     file["upstream", "max_sessions"] = 1

@@ -180,6 +180,9 @@ test_what_does_not_go_together(void **state)
     refused("[listen a]\naddress = unix:@x\nallow = 10.0.0.0/8\n",
         "t.conf:3: [listen a] allow: cannot hold for a unix socket, whose clients have no address; "
         "mode and group say who may connect to it\n");
+    refused("[listen a]\naddress = 127.0.0.1:1\nhost_names = *, a.b, http://c:1\n",
+        "t.conf:3: [listen a] host_names: \"http://c:1\" is no host name; write it without scheme "
+        "and port, or * for any\n");
     refused("[listen a]\naddress = 127.0.0.1:1\nallow = ::1, 10.0.0.1/8\n",
         "t.conf:3: [listen a] allow: \"10.0.0.1/8\" has bits set behind its prefix; write the "
         "network's first address\n");
