@@ -12,6 +12,7 @@
 #define CAPS_LIFE_US (INT64_C(600) * 1000000) /* servers are upgraded, rights change */
 
 struct caps {
+    uint64_t versions; /* given out */
     struct caps_entry slot[CAPS_SLOTS];
 };
 
@@ -58,6 +59,7 @@ caps_find(struct caps *c, const struct exchange *ex, struct mono now)
         return e;
     *e = (struct caps_entry){
         .key = key,
+        .version = ++c->versions,
         .since = now,
         .request = ex->rc->want_request,
         .request_known = ex->rc->want_request == CODEC_IDENTITY,
@@ -84,36 +86,44 @@ encode(enum codec_id id, struct str text, struct buf *out)
 /* What the question accepts. 18.16 refuses a coded body in gzip to whoever accepts gzip, and then
  * its reason cannot be read: so that is not accepted along with it. */
 static struct str
-accept_for(const struct caps_entry *c, enum codec_id want)
+accept_for(const struct caps_question *q, enum codec_id want)
 {
-    if (c->response_known)
+    if (!q->response)
         return STR("");
-    if (c->request_known)
+    if (q->request == CODEC_IDENTITY)
         return recode_accept(want);
     return want == CODEC_GZIP ? STR("") : str_of(codec_name(want));
 }
 
 bool
 caps_ask(
-    struct caps_entry *c, const struct exchange *ex, const struct http_req *r, struct errand *e)
+    struct caps_entry *c, const struct exchange *ex, const struct http_req *r, struct recode *rc)
 {
     if (c->request_known && c->response_known)
         return false;
+    struct caps_question *q = &rc->question;
+    struct errand *e = &rc->probe;
     struct str query = STR("SELECT 1");
     struct buf body;
     buf_init(&body, 1024);
     /* One thing at a time can go wrong: the setting is tried with a plain body. */
-    enum codec_id request = c->request_known ? CODEC_IDENTITY : c->request;
+    *q = (struct caps_question){
+        .entry = c,
+        .version = c->version,
+        .request = c->request_known ? CODEC_IDENTITY : c->request,
+        .response = !c->response_known,
+        .setting = c->request_known && !c->response_known && c->with_setting,
+    };
     bool ok = true;
-    if (request == CODEC_IDENTITY)
+    if (q->request == CODEC_IDENTITY)
         buf_str(&body, query);
     else
-        ok = encode(request, query, &body);
+        ok = encode(q->request, query, &body);
     struct ch_probe p = {
-        .request = request,
+        .request = q->request,
         .body = str_n(body.p, body.len),
-        .accept = accept_for(c, ex->rc->want_response),
-        .setting = c->request_known && !c->response_known && c->with_setting,
+        .accept = accept_for(q, rc->want_response),
+        .setting = q->setting,
     };
     errand_reset(e);
     ch_probe_request(&e->request, r, uaddr_authority(uconn_addr(ex->uc)), &p);
@@ -122,12 +132,12 @@ caps_ask(
 }
 
 static void
-learn_response(struct caps_entry *c, const struct errand *e)
+learn_response(struct caps_entry *c, const struct caps_question *q, const struct errand *e)
 {
     bool coded = e->coding != CODEC_IDENTITY && e->coding != CODEC_COUNT;
-    if (!coded && !c->request_known)
+    if (!coded && q->request != CODEC_IDENTITY)
         return; /* it was not asked for all that it may do */
-    if (!coded && !c->with_setting) {
+    if (!coded && !q->setting) {
         c->with_setting = true; /* next: ask with the setting */
         return;
     }
@@ -150,25 +160,39 @@ says_no_setting(int code)
     return code == 115 || code == 164 || code == 452;
 }
 
-bool
-caps_learn(struct caps_entry *c, const struct errand *e)
+/* Takes the answer e to q, which is what c would ask now. */
+static bool
+learn(struct caps_entry *c, const struct caps_question *q, const struct errand *e)
 {
     if (e->status == 200 && e->exception_code == 0) {
-        if (!c->response_known)
-            learn_response(c, e);
+        if (q->response)
+            learn_response(c, q, e);
         c->request_known = true;
         return true;
     }
     /* Anything else, such as not being let in or overload, says nothing about codings. */
-    if (!c->request_known && says_no_coding(e->exception_code)) {
-        c->request_known = c->request == CODEC_GZIP;
+    if (q->request != CODEC_IDENTITY && says_no_coding(e->exception_code)) {
+        c->request_known = q->request == CODEC_GZIP;
         c->request = c->request_known ? CODEC_IDENTITY : CODEC_GZIP;
         return true;
     }
     bool in_gzip = e->status == 500 && e->coding != CODEC_IDENTITY;
-    if (c->with_setting && !c->response_known && (says_no_setting(e->exception_code) || in_gzip)) {
+    if (q->setting && (says_no_setting(e->exception_code) || in_gzip)) {
         c->response_known = true;
         return true;
     }
     return false;
+}
+
+bool
+caps_learn(struct caps *c, const struct caps_question *q, const struct errand *e)
+{
+    struct caps_entry *entry = q->entry;
+    /* Somebody else's answer came first, or the entry is another user's by now. */
+    if (entry->version != q->version)
+        return true;
+    if (!learn(entry, q, e))
+        return false;
+    entry->version = ++c->versions;
+    return true;
 }

@@ -470,6 +470,38 @@ void errand_reset(struct errand *e); /* for another request */
 /* Sends and reads what it can. */
 enum errand_result errand_step(struct errand *e, struct conn *s) LOOP_ONLY;
 
+/* ---- caps ---- */
+
+struct caps_entry {
+    uint64_t key;     /* 0: empty */
+    uint64_t version; /* a new one with every change of the below, and with every new key */
+    struct mono since;
+    enum codec_id request; /* what bodies may be coded in; while !request_known: what to try next */
+    bool request_known;
+    bool response_known;
+    bool response_ok;  /* the server codes results when asked */
+    bool with_setting; /* and enable_http_compression=1 must be (or is tried to be) set for it */
+};
+/* What was asked, and on behalf of which entry. Several may ask for one entry at the same time: the
+ * first answer counts, and who gets a later one looks again what is left to be asked. */
+struct caps_question {
+    struct caps_entry *entry; /* borrowed; it may serve another key by now */
+    uint64_t version;         /* that it had */
+    enum codec_id request;    /* coding of the body; CODEC_IDENTITY: that was not the question */
+    bool response;            /* whether results are coded */
+    bool setting;             /* with enable_http_compression=1 */
+};
+MUST_USE struct caps *caps_new(void) LOOP_ONLY;
+void caps_free(struct caps **cp) LOOP_ONLY;
+/* What is known, or an entry that says that nothing is. Good until the next call. */
+struct caps_entry *caps_find(struct caps *c, const struct exchange *ex, struct mono now) LOOP_ONLY;
+/* The next question, put into rc->question and rc->probe; r is the caller's own request. false:
+ * none is left, or no memory. */
+bool caps_ask(struct caps_entry *c, const struct exchange *ex, const struct http_req *r,
+    struct recode *rc) LOOP_ONLY;
+/* false: the answer says nothing (the user is not let in, the server is busy). */
+bool caps_learn(struct caps *c, const struct caps_question *q, const struct errand *e) LOOP_ONLY;
+
 /* ---- recode ---- */
 
 /* The sink side of a pipe: its output, framed in chunks. */
@@ -499,6 +531,7 @@ struct recode {
     struct ch_coding asked;                    /* by the client */
     struct buf origin;                         /* the head before any edit of ours */
     struct errand probe;
+    struct caps_question question; /* that the probe asks */
     int probes;
     bool planned;
 
@@ -568,28 +601,6 @@ MUST_USE enum payload payload_take(
 /* The same from the front of a buffer. */
 MUST_USE enum payload payload_copy(struct http_body *body, struct buf *in, struct blk **out)
     LOOP_ONLY;
-
-/* ---- caps ---- */
-
-struct caps_entry {
-    uint64_t key; /* 0: empty */
-    struct mono since;
-    enum codec_id request; /* what bodies may be coded in; while !request_known: what to try next */
-    bool request_known;
-    bool response_known;
-    bool response_ok;  /* the server codes results when asked */
-    bool with_setting; /* and enable_http_compression=1 must be (or is tried to be) set for it */
-};
-MUST_USE struct caps *caps_new(void) LOOP_ONLY;
-void caps_free(struct caps **cp) LOOP_ONLY;
-/* What is known, or an entry that says that nothing is. Good until the next call. */
-struct caps_entry *caps_find(struct caps *c, const struct exchange *ex, struct mono now) LOOP_ONLY;
-/* The next question, put into e->request; r is the caller's own request. false: none is left, or
- * no memory. */
-bool caps_ask(struct caps_entry *c, const struct exchange *ex, const struct http_req *r,
-    struct errand *e) LOOP_ONLY;
-/* false: the answer says nothing (the user is not let in, the server is busy). */
-bool caps_learn(struct caps_entry *c, const struct errand *e) LOOP_ONLY;
 
 /* ---- sessions ---- */
 

@@ -290,7 +290,7 @@ probe_next(struct exchange *ex, struct caps_entry *caps)
     enum err e;
     if (rc->probes >= PROBES_MAX ||
         http_req_parse(r, str_n(rc->origin.p, rc->origin.len), &e) != HTTP_OK ||
-        !caps_ask(caps, ex, r, &rc->probe))
+        !caps_ask(caps, ex, r, rc))
         return false;
     rc->probes++;
     metric_inc(M_PROBES);
@@ -315,8 +315,7 @@ static void LOOP_ONLY
 probe_answered(struct exchange *ex)
 {
     struct recode *rc = ex->rc;
-    struct caps_entry *caps = caps_find(ex->upstream->caps, ex, loop_now(ex->px->loop));
-    if (!caps_learn(caps, &rc->probe))
+    if (!caps_learn(ex->upstream->caps, &rc->question, &rc->probe))
         probe_failed(ex, "refused");
     if (rc->probe.keep && conn_is_open(uconn_stream(ex->uc)) &&
         !uconn_stream(ex->uc)->peer_closed) {

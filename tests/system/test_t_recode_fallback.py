@@ -1,5 +1,7 @@
 """t: re-encoding where the server or the user's rights do not allow it: served without, found out once, counted,
 and never an error that the client would not have had."""
+import threading
+
 import pytest
 
 import recode
@@ -242,6 +244,62 @@ def test_questions_of_chmux_leave_no_trace_for_the_client(ch18, one):
         assert r.body == b"2\n", r
     assert link.tap.peak == 1, link.tap.peak
     assert all("session_id" not in e.head.target for e in probes(link))
+
+
+# ---- what is found out
+class Server:
+    """A script of a server that knows some codings of bodies, and codes results when the setting asks for it. `before`
+    is called with each question of chmux, before its answer."""
+
+    def __init__(self, codings=("gzip",), needs_setting=True, before=lambda h: None):
+        self.codings = codings
+        self.needs_setting = needs_setting
+        self.before = before
+        self.got = []  # (coding of the body, of the answer), of the requests of a test
+
+    def answer(self, h):
+        coding = h.header("Content-Encoding")
+        if coding and coding not in self.codings:
+            text = f"Code: 89, e.displayText() = DB::Exception: Unknown Content-Encoding of HTTP request: {coding}\n".encode()
+            return None, b"HTTP/1.1 500 Internal Server Error\r\nConnection: Keep-Alive\r\nContent-Length: %d\r\n\r\n%s" % (len(text), text)
+        asked = "enable_http_compression=1" in h.target or not self.needs_setting
+        out = next((c for c in self.codings if asked and c in recode.accepted(h.header("Accept-Encoding"))), None)
+        body = encode(out or "plain", b"1\n")
+        return out, b"HTTP/1.1 200 OK\r\nConnection: Keep-Alive\r\n%sContent-Length: %d\r\n\r\n%s" % (
+            b"Content-Encoding: %s\r\n" % out.encode() if out else b"", len(body), body)
+
+    def __call__(self, conn):
+        while (h := conn.head()) is not None and conn.body(h) is not None:
+            if recode.is_probe(h):
+                self.before(h)
+            out, raw = self.answer(h)
+            if not recode.is_probe(h):
+                self.got.append((h.header("Content-Encoding"), out))
+            conn.send(raw)
+
+
+def insert_one(c, headers=()):
+    return c.ask("POST", q("INSERT INTO t FORMAT TSV", query_id=recode.new_id()), headers, ROWS)
+
+
+@pytest.mark.parametrize("clients", [2, 3, 8])
+def test_first_requests_at_the_same_time_do_not_mislead(chmuxd, fake, clients):
+    """Each asks; an answer counts for what was asked, not for what somebody else has found out since."""
+    barrier = threading.Barrier(clients)
+    first = iter(range(clients))
+
+    def all_ask_before_any_is_answered(h):
+        if next(first, None) is not None:
+            barrier.wait(30)
+
+    server = Server(before=all_ask_before_any_is_answered)
+    up = fake(server)
+    c = chmuxd(up.url, upstream__request_compression="zstd", upstream__response_compression="zstd", upstream__pool_size=clients)
+    for r in parallel(clients, lambda i: insert_one(c)):
+        assert r.status == 200 and r.body == b"1\n", r
+    assert server.got == [("gzip", "gzip")] * clients, server.got
+    assert insert_one(c).status == 200
+    assert server.got[-1] == ("gzip", "gzip"), server.got
 
 
 # ---- servers that change
