@@ -10,6 +10,8 @@
 
 #define CAPS_SLOTS   1024                     /* a power of two; a newcomer takes the place */
 #define CAPS_LIFE_US (INT64_C(600) * 1000000) /* servers are upgraded, rights change */
+#define TRUSTED_US   (INT64_C(10) * 1000000) /* so long an error without a code is another's fault \
+                                              */
 
 struct caps {
     uint64_t versions; /* given out */
@@ -108,8 +110,7 @@ caps_ask(
     buf_init(&body, 1024);
     /* One thing at a time can go wrong: the setting is tried with a plain body. */
     *q = (struct caps_question){
-        .entry = c,
-        .version = c->version,
+        .of = {c, c->version},
         .request = c->request_known ? CODEC_IDENTITY : c->request,
         .response = !c->response_known,
         .setting = c->request_known && !c->response_known && c->with_setting,
@@ -187,12 +188,24 @@ learn(struct caps_entry *c, const struct caps_question *q, const struct errand *
 bool
 caps_learn(struct caps *c, const struct caps_question *q, const struct errand *e)
 {
-    struct caps_entry *entry = q->entry;
+    struct caps_entry *entry = q->of.entry;
     /* Somebody else's answer came first, or the entry is another user's by now. */
-    if (entry->version != q->version)
+    if (entry->version != q->of.version)
         return true;
     if (!learn(entry, q, e))
         return false;
     entry->version = ++c->versions;
     return true;
+}
+
+/* A request fails with 62 for its own sake. 18.16 puts no code into the head, and the text may be
+ * coded; there it is asked anew once in a while. */
+void
+caps_doubt(const struct caps_ref *r, int code, struct mono now)
+{
+    struct caps_entry *entry = r->entry;
+    bool refused = code == 89 || code == 48;
+    bool perhaps = code == 0 && mono_diff_us(now, entry->since) >= TRUSTED_US;
+    if (entry->version == r->version && (refused || perhaps))
+        *entry = (struct caps_entry){0};
 }

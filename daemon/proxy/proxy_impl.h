@@ -482,14 +482,18 @@ struct caps_entry {
     bool response_ok;  /* the server codes results when asked */
     bool with_setting; /* and enable_http_compression=1 must be (or is tried to be) set for it */
 };
+/* An entry as it was. */
+struct caps_ref {
+    struct caps_entry *entry; /* borrowed; it may serve another key by now */
+    uint64_t version;
+};
 /* What was asked, and on behalf of which entry. Several may ask for one entry at the same time: the
  * first answer counts, and who gets a later one looks again what is left to be asked. */
 struct caps_question {
-    struct caps_entry *entry; /* borrowed; it may serve another key by now */
-    uint64_t version;         /* that it had */
-    enum codec_id request;    /* coding of the body; CODEC_IDENTITY: that was not the question */
-    bool response;            /* whether results are coded */
-    bool setting;             /* with enable_http_compression=1 */
+    struct caps_ref of;
+    enum codec_id request; /* coding of the body; CODEC_IDENTITY: that was not the question */
+    bool response;         /* whether results are coded */
+    bool setting;          /* with enable_http_compression=1 */
 };
 MUST_USE struct caps *caps_new(void) LOOP_ONLY;
 void caps_free(struct caps **cp) LOOP_ONLY;
@@ -501,6 +505,9 @@ bool caps_ask(struct caps_entry *c, const struct exchange *ex, const struct http
     struct recode *rc) LOOP_ONLY;
 /* false: the answer says nothing (the user is not let in, the server is busy). */
 bool caps_learn(struct caps *c, const struct caps_question *q, const struct errand *e) LOOP_ONLY;
+/* A request whose body we coded as the entry said was answered by an error with this code (0: the
+ * head names none). If that may be for the coding, it is asked anew. */
+void caps_doubt(const struct caps_ref *r, int code, struct mono now) LOOP_ONLY;
 
 /* ---- recode ---- */
 
@@ -534,6 +541,7 @@ struct recode {
     struct caps_question question; /* that the probe asks */
     int probes;
     bool planned;
+    struct caps_ref plan; /* what the plan was made of */
 
     struct pipe_spec up_spec;
     struct pipe_sink up;

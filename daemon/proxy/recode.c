@@ -371,6 +371,7 @@ recode_lease(struct exchange *ex)
                                    before.check == rc->up_spec.check);
     if (planned && same && open_up(ex)) {
         rc->planned = true;
+        rc->plan = (struct caps_ref){caps, caps->version};
         return true;
     }
     ex_fail(ex, same ? ERR_NOMEM : ERR_UPSTREAM_CLOSED, NULL);
@@ -417,6 +418,8 @@ void
 recode_response(struct exchange *ex)
 {
     struct recode *rc = ex->rc;
+    if (rc != NULL && rc->up_on && (ex->status.code == 500 || ex->exception_code != 0))
+        caps_doubt(&rc->plan, ex->exception_code, loop_now(ex->px->loop));
     if (rc == NULL || !rc->down_asked)
         return;
     enum codec_id local = local_coding(ex);

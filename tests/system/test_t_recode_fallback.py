@@ -249,19 +249,27 @@ def test_questions_of_chmux_leave_no_trace_for_the_client(ch18, one):
 # ---- what is found out
 class Server:
     """A script of a server that knows some codings of bodies, and codes results when the setting asks for it. `before`
-    is called with each question of chmux, before its answer."""
+    is called with each question of chmux, before its answer. refusal: status and code for an unknown coding."""
 
-    def __init__(self, codings=("gzip",), needs_setting=True, before=lambda h: None):
+    def __init__(self, codings=("gzip",), needs_setting=True, before=lambda h: None, refusal=("500 Internal Server Error", 89)):
         self.codings = codings
         self.needs_setting = needs_setting
         self.before = before
+        self.refusal = refusal
+        self.failure = None  # status and code for what is no question
         self.got = []  # (coding of the body, of the answer), of the requests of a test
+
+    def error(self, status, code):
+        text = f"Code: {code}. DB::Exception: no\n".encode()
+        return None, b"HTTP/1.1 %s\r\nConnection: Keep-Alive\r\nX-ClickHouse-Exception-Code: %d\r\nContent-Length: %d\r\n\r\n%s" % (
+            status.encode(), code, len(text), text)
 
     def answer(self, h):
         coding = h.header("Content-Encoding")
         if coding and coding not in self.codings:
-            text = f"Code: 89, e.displayText() = DB::Exception: Unknown Content-Encoding of HTTP request: {coding}\n".encode()
-            return None, b"HTTP/1.1 500 Internal Server Error\r\nConnection: Keep-Alive\r\nContent-Length: %d\r\n\r\n%s" % (len(text), text)
+            return self.error(*self.refusal)
+        if self.failure and not recode.is_probe(h):
+            return self.error(*self.failure)
         asked = "enable_http_compression=1" in h.target or not self.needs_setting
         out = next((c for c in self.codings if asked and c in recode.accepted(h.header("Accept-Encoding"))), None)
         body = encode(out or "plain", b"1\n")
@@ -334,3 +342,27 @@ def test_a_server_that_is_updated_gets_its_coding(chmuxd, fake):
         assert r.status == 200 and r.complete, r
         r = c.ask("GET", q("SELECT 1", query_id=recode.new_id()))
         assert r.status == 200 and r.body == b"1\n", r
+
+
+@pytest.mark.parametrize("status,code", [("500 Internal Server Error", 89), ("501 Not Implemented", 48)])
+def test_a_server_that_is_replaced_by_an_older_one(chmuxd, fake, status, code):
+    """What worked a moment ago is refused: one request fails, the next one finds out anew."""
+    server = Server(codings=("zstd", "gzip"), needs_setting=False, refusal=(status, code))
+    c = chmuxd(fake(server).url, upstream__request_compression="zstd")
+    assert insert_one(c).status == 200
+    server.codings = ("gzip",)
+    r = insert_one(c)
+    assert r.status == int(status[:3]) and f"Code: {code}".encode() in r.body, r
+    assert [insert_one(c).status for _ in range(3)] == [200] * 3
+    assert [coding for coding, _ in server.got] == ["zstd", "zstd"] + ["gzip"] * 3, server.got
+
+
+def test_other_errors_raise_no_question(chmuxd, fake):
+    server = Server(codings=("zstd",), needs_setting=False)
+    up = fake(server)
+    c = chmuxd(up.url, upstream__request_compression="zstd")
+    assert insert_one(c).status == 200
+    server.failure = ("404 Not Found", 60)
+    assert [insert_one(c).status for _ in range(3)] == [404] * 3
+    assert [coding for coding, _ in server.got] == ["zstd"] * 4
+    assert len([h for _, h in up.heads if recode.is_probe(h)]) == 1

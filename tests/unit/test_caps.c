@@ -147,7 +147,7 @@ test_an_answer_for_a_place_that_was_taken(void **state)
     T_TRUE(old_server_answers(&one));
     T_TRUE(ask(&one)); /* gzip */
     struct caps_entry *place = entry_of(&one);
-    for (int i = 0; two.rc.question.entry != place; i++) {
+    for (int i = 0; two.rc.question.of.entry != place; i++) {
         two.ex.ch.user_len = (size_t)snprintf(two.ex.ch.user, sizeof two.ex.ch.user, "u%d", i);
         T_TRUE(ask(&two));
     }
@@ -162,6 +162,59 @@ test_an_answer_for_a_place_that_was_taken(void **state)
     T_EQ(one.rc.question.request, CODEC_ZSTD);
 }
 
+static struct caps_ref LOOP_ONLY
+plan_of_old_server(struct asker *a)
+{
+    while (ask(a))
+        T_TRUE(old_server_answers(a));
+    struct caps_entry *e = entry_of(a);
+    check_old_server(e);
+    return (struct caps_ref){e, e->version};
+}
+
+/* A server that was replaced by another: it is asked anew once it has refused something. */
+static void
+test_a_refusal_is_asked_anew(void **state)
+{
+    (void)state;
+    thr_check_loop();
+    static const int codes[] = {89, 48};
+    for (size_t i = 0; i < COUNT_OF(codes); i++) {
+        struct caps_ref plan = plan_of_old_server(&one);
+        caps_doubt(&plan, 60, start); /* no such table */
+        T_FALSE(ask(&one));
+        caps_doubt(&plan, codes[i], start);
+        T_TRUE(ask(&one));
+        T_EQ(one.rc.question.request, CODEC_ZSTD);
+    }
+}
+
+/* Requests that were planned with what is forgotten already say nothing. */
+static void
+test_a_late_refusal(void **state)
+{
+    (void)state;
+    thr_check_loop();
+    struct caps_ref before = plan_of_old_server(&one);
+    caps_doubt(&before, 89, start);
+    plan_of_old_server(&one);
+    caps_doubt(&before, 89, start);
+    T_FALSE(ask(&one));
+}
+
+/* An error without a code: any, so it is asked now and then only. */
+static void
+test_an_error_without_a_code(void **state)
+{
+    (void)state;
+    thr_check_loop();
+    struct caps_ref plan = plan_of_old_server(&one);
+    caps_doubt(&plan, 0, mono_add_us(start, 9999999));
+    T_FALSE(ask(&one));
+    caps_doubt(&plan, 0, mono_add_us(start, 10000000));
+    T_TRUE(ask(&one));
+}
+
 int
 main(void)
 {
@@ -170,6 +223,9 @@ main(void)
         cmocka_unit_test_setup_teardown(test_one_asks, setup, teardown),
         cmocka_unit_test_setup_teardown(test_two_ask_at_the_same_time, setup, teardown),
         cmocka_unit_test_setup_teardown(test_an_answer_for_a_place_that_was_taken, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_a_refusal_is_asked_anew, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_a_late_refusal, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_an_error_without_a_code, setup, teardown),
     };
     return TEST_MAIN(tests);
 }
