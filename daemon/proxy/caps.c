@@ -10,8 +10,9 @@
 
 #define CAPS_SLOTS   1024                     /* a power of two; a newcomer takes the place */
 #define CAPS_LIFE_US (INT64_C(600) * 1000000) /* servers are upgraded, rights change */
-#define TRUSTED_US   (INT64_C(10) * 1000000) /* so long an error without a code is another's fault \
-                                              */
+#define TRUSTED_US                                                                                 \
+    (INT64_C(10) * 1000000) /* so long an error without a code is another's fault                  \
+                             */
 
 struct caps {
     uint64_t versions; /* given out */
@@ -201,11 +202,13 @@ caps_learn(struct caps *c, const struct caps_question *q, const struct errand *e
 /* A request fails with 62 for its own sake. 18.16 puts no code into the head, and the text may be
  * coded; there it is asked anew once in a while. */
 void
-caps_doubt(const struct caps_ref *r, int code, struct mono now)
+caps_doubt(const struct recode *rc, int code, struct mono now)
 {
-    struct caps_entry *entry = r->entry;
-    bool refused = code == 89 || code == 48;
-    bool perhaps = code == 0 && mono_diff_us(now, entry->since) >= TRUSTED_US;
-    if (entry->version == r->version && (refused || perhaps))
+    struct caps_entry *entry = rc->plan.entry;
+    bool refused = (rc->up_on && (code == 89 || code == 48)) || (rc->set && says_no_setting(code));
+    bool perhaps = (rc->up_on || rc->set) && code == 0;
+    if (entry->version != rc->plan.version)
+        return;
+    if (refused || (perhaps && mono_diff_us(now, entry->since) >= TRUSTED_US))
         *entry = (struct caps_entry){0};
 }

@@ -505,9 +505,9 @@ bool caps_ask(struct caps_entry *c, const struct exchange *ex, const struct http
     struct recode *rc) LOOP_ONLY;
 /* false: the answer says nothing (the user is not let in, the server is busy). */
 bool caps_learn(struct caps *c, const struct caps_question *q, const struct errand *e) LOOP_ONLY;
-/* A request whose body we coded as the entry said was answered by an error with this code (0: the
- * head names none). If that may be for the coding, it is asked anew. */
-void caps_doubt(const struct caps_ref *r, int code, struct mono now) LOOP_ONLY;
+/* A request that was sent as the entry said was answered by an error with this code (0: the head
+ * names none). If that may be for what we changed in it, it is asked anew. */
+void caps_doubt(const struct recode *rc, int code, struct mono now) LOOP_ONLY;
 
 /* ---- recode ---- */
 
@@ -551,6 +551,7 @@ struct recode {
     struct pipe_spec down_spec;
     struct pipe_sink down;
     bool down_asked; /* we chose what the response may be coded in */
+    bool set;        /* and added enable_http_compression=1 */
     bool down_on;    /* and it needs a codec, in down_spec */
     bool down_cut;   /* the upstream broke off: short for the client too */
     enum err cut_err;

@@ -191,6 +191,17 @@ edit_head(struct exchange *ex, const struct http_req *r, struct str target)
     return buf_ok(h);
 }
 
+/* A session may have become read-only (SET readonly=1), and then refuses each request that sets
+ * something: the setting is not added there. */
+static bool LOOP_ONLY
+wants_coded_answer(const struct exchange *ex, const struct caps_entry *caps)
+{
+    const struct recode *rc = ex->rc;
+    bool sets = caps->with_setting && !rc->asked.names_setting;
+    return rc->want_response != CODEC_IDENTITY && caps->response_known && caps->response_ok &&
+           !(sets && ex->ch.has_session);
+}
+
 /* Makes the plan for the server of this lease, and the head that goes with it. */
 static bool LOOP_ONLY
 plan(struct exchange *ex, const struct caps_entry *caps)
@@ -203,12 +214,12 @@ plan(struct exchange *ex, const struct caps_entry *caps)
     rc->up_on = rc->down_asked = false;
     if (caps->request_known && caps->request != CODEC_IDENTITY)
         plan_up(ex, caps->request);
-    rc->down_asked =
-        rc->want_response != CODEC_IDENTITY && caps->response_known && caps->response_ok;
+    rc->down_asked = wants_coded_answer(ex, caps);
+    bool set = rc->down_asked && caps->with_setting && !rc->asked.names_setting;
     struct ch_target_edit edit = {
         .drop_decompress = rc->up_on && rc->up_spec.decode.id == CODEC_BLOCKS,
         .drop_compress = rc->down_asked && rc->asked.answer_blocks,
-        .add_compression = rc->down_asked && caps->with_setting && !rc->asked.names_setting,
+        .add_compression = set,
     };
     bool edits = edit.drop_decompress || edit.drop_compress || edit.add_compression;
     struct buf target;
@@ -219,6 +230,7 @@ plan(struct exchange *ex, const struct caps_entry *caps)
         rc->up_on = rc->up_on && !edit.drop_decompress;
         rc->down_asked = rc->down_asked && !edit.drop_compress && !edit.add_compression;
     }
+    rc->set = set && rc->down_asked;
     if (rc->want_request != CODEC_IDENTITY && (!rc->up_on || caps->request != rc->want_request))
         metric_inc(M_FALLBACK_REQUEST);
     if (rc->want_response != CODEC_IDENTITY && !rc->down_asked)
@@ -418,8 +430,8 @@ void
 recode_response(struct exchange *ex)
 {
     struct recode *rc = ex->rc;
-    if (rc != NULL && rc->up_on && (ex->status.code == 500 || ex->exception_code != 0))
-        caps_doubt(&rc->plan, ex->exception_code, loop_now(ex->px->loop));
+    if (rc != NULL && (ex->status.code == 500 || ex->exception_code != 0))
+        caps_doubt(rc, ex->exception_code, loop_now(ex->px->loop));
     if (rc == NULL || !rc->down_asked)
         return;
     enum codec_id local = local_coding(ex);

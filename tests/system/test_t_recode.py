@@ -425,8 +425,13 @@ def test_sessions(server, link):
     for side in ("plain", "gzip", "blocks-lz4"):
         r, _, _ = insert_as(one, side, ROWS, params={"query": "INSERT INTO tt FORMAT TSV", **session})
         assert r.status == 200, r
-    r, _ = one.ask("POST", {**session, "compress": "1"}, (), b"SELECT count(), sum(a) FROM tt")
-    assert chblocks.decode(r.body) == b"15000\t%d\n" % (3 * sum(range(5000))), r
+    r, e = one.ask("POST", {**session, "compress": "1"}, (), b"SELECT count(), sum(a) FROM tt")
+    if server.version == "26.7":
+        assert chblocks.decode(r.body) == b"15000\t%d\n" % (3 * sum(range(5000))), r
+    else:  # it would have to be told enable_http_compression, which a session may refuse; small blocks it loses itself
+        assert r.complete and r.body == e.response.body and e.encoding is None, r
+        r, _ = one.ask("POST", session, (), b"SELECT count(), sum(a) FROM tt")
+        assert r.body == b"15000\t%d\n" % (3 * sum(range(5000))), r
     answers = parallel(8, lambda i: one.chmux.ask("POST", q("SELECT count() FROM tt", session_id=sid, compress=i % 2), (), b""))
     assert all(a.status == 200 and a.complete for a in answers), answers
 

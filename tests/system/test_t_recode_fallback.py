@@ -246,6 +246,24 @@ def test_questions_of_chmux_leave_no_trace_for_the_client(ch18, one):
     assert all("session_id" not in e.head.target for e in probes(link))
 
 
+@pytest.mark.parametrize("sets", [["SET readonly=1"], ["SET enable_http_compression=0", "SET readonly=1"]], ids=["readonly", "off-and-readonly"])
+@pytest.mark.parametrize("user", [(), QUIET], ids=["default", "quiet"])
+def test_a_session_that_made_itself_readonly(server, one, user, sets):
+    """No setting of chmux's own is added in a session: it goes on as straight."""
+    link = one(server)
+    plain = http1.ask(server.addr, "POST", "/", user, SELECT.encode()).body
+    in_session = {"params": {"session_id": recode.new_id()}, "headers": user}
+    assert link.select("SELECT 1", headers=user)[0].body == b"1\n"  # what the user may have is known
+    for sql in sets:
+        assert link.select(sql, **in_session)[0].status == 200
+    for _ in range(3):
+        r, e = link.select(SELECT, **in_session)
+        assert r.status == 200 and r.complete and r.body == plain, r
+        assert "enable_http_compression" not in e.head.target
+    r, e = link.select(SELECT, headers=user)
+    assert r.body == plain and e.encoding, "those without a session are coded as before"
+
+
 # ---- what is found out
 class Server:
     """A script of a server that knows some codings of bodies, and codes results when the setting asks for it. `before`
@@ -256,7 +274,8 @@ class Server:
         self.needs_setting = needs_setting
         self.before = before
         self.refusal = refusal
-        self.failure = None  # status and code for what is no question
+        self.setting_refusal = None  # the same, for the setting
+        self.failure = None  # the same, for what is no question
         self.got = []  # (coding of the body, of the answer), of the requests of a test
 
     def error(self, status, code):
@@ -270,7 +289,10 @@ class Server:
             return self.error(*self.refusal)
         if self.failure and not recode.is_probe(h):
             return self.error(*self.failure)
-        asked = "enable_http_compression=1" in h.target or not self.needs_setting
+        sets = "enable_http_compression=1" in h.target
+        if sets and self.setting_refusal:
+            return self.error(*self.setting_refusal)
+        asked = sets or not self.needs_setting
         out = next((c for c in self.codings if asked and c in recode.accepted(h.header("Accept-Encoding"))), None)
         body = encode(out or "plain", b"1\n")
         return out, b"HTTP/1.1 200 OK\r\nConnection: Keep-Alive\r\n%sContent-Length: %d\r\n\r\n%s" % (
@@ -366,3 +388,18 @@ def test_other_errors_raise_no_question(chmuxd, fake):
     assert [insert_one(c).status for _ in range(3)] == [404] * 3
     assert [coding for coding, _ in server.got] == ["zstd"] * 4
     assert len([h for _, h in up.heads if recode.is_probe(h)]) == 1
+
+
+@pytest.mark.parametrize("code", [164, 452])
+def test_a_user_who_loses_the_right_to_set_it(chmuxd, fake, code):
+    """The setting that was allowed a moment ago is refused: one request fails, the next go without."""
+    server = Server(codings=("zstd", "gzip"))
+    c = chmuxd(fake(server).url, upstream__response_compression="zstd")
+
+    def select():
+        return c.ask("GET", q("SELECT 1", query_id=recode.new_id())).status
+
+    assert select() == 200
+    server.setting_refusal = ("500 Internal Server Error", code)
+    assert [select() for _ in range(4)] == [500, 200, 200, 200]
+    assert [out for _, out in server.got] == ["zstd", None, None, None, None], server.got

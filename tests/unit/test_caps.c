@@ -162,30 +162,46 @@ test_an_answer_for_a_place_that_was_taken(void **state)
     T_EQ(one.rc.question.request, CODEC_ZSTD);
 }
 
-static struct caps_ref LOOP_ONLY
-plan_of_old_server(struct asker *a)
+static void LOOP_ONLY
+plan_for_old_server(struct asker *a)
 {
     while (ask(a))
         T_TRUE(old_server_answers(a));
     struct caps_entry *e = entry_of(a);
     check_old_server(e);
-    return (struct caps_ref){e, e->version};
+    a->rc.plan = (struct caps_ref){e, e->version};
+    a->rc.up_on = a->rc.set = true;
 }
 
-/* A server that was replaced by another: it is asked anew once it has refused something. */
+/* A server that was replaced by another, rights that were taken: asked anew once something was
+ * refused that is of our making, and for no other error. */
 static void
 test_a_refusal_is_asked_anew(void **state)
 {
     (void)state;
     thr_check_loop();
-    static const int codes[] = {89, 48};
-    for (size_t i = 0; i < COUNT_OF(codes); i++) {
-        struct caps_ref plan = plan_of_old_server(&one);
-        caps_doubt(&plan, 60, start); /* no such table */
-        T_FALSE(ask(&one));
-        caps_doubt(&plan, codes[i], start);
-        T_TRUE(ask(&one));
-        T_EQ(one.rc.question.request, CODEC_ZSTD);
+    static const struct {
+        int code;
+        bool coding, setting; /* the body was coded, the setting added */
+        bool asks;
+    } cases[] = {
+        {89, true, false, true},
+        {48, true, false, true},
+        {89, false, true, false},
+        {164, false, true, true},
+        {452, false, true, true},
+        {115, false, true, true},
+        {164, true, false, false},
+        {60, true, true, false},
+        {62, true, true, false},
+    };
+    for (size_t i = 0; i < COUNT_OF(cases); i++) {
+        plan_for_old_server(&one);
+        one.rc.up_on = cases[i].coding;
+        one.rc.set = cases[i].setting;
+        caps_doubt(&one.rc, cases[i].code, start);
+        T_EQ(ask(&one), cases[i].asks);
+        T_EQ(one.rc.question.request == CODEC_ZSTD, cases[i].asks);
     }
 }
 
@@ -195,23 +211,29 @@ test_a_late_refusal(void **state)
 {
     (void)state;
     thr_check_loop();
-    struct caps_ref before = plan_of_old_server(&one);
-    caps_doubt(&before, 89, start);
-    plan_of_old_server(&one);
-    caps_doubt(&before, 89, start);
+    plan_for_old_server(&two);
+    plan_for_old_server(&one);
+    caps_doubt(&one.rc, 89, start);
+    plan_for_old_server(&one);
+    caps_doubt(&two.rc, 89, start);
     T_FALSE(ask(&one));
 }
 
-/* An error without a code: any, so it is asked now and then only. */
+/* An error without a code: any, so it is asked now and then only, and not for a request that we
+ * left alone. */
 static void
 test_an_error_without_a_code(void **state)
 {
     (void)state;
     thr_check_loop();
-    struct caps_ref plan = plan_of_old_server(&one);
-    caps_doubt(&plan, 0, mono_add_us(start, 9999999));
+    plan_for_old_server(&one);
+    caps_doubt(&one.rc, 0, mono_add_us(start, 9999999));
     T_FALSE(ask(&one));
-    caps_doubt(&plan, 0, mono_add_us(start, 10000000));
+    one.rc.up_on = one.rc.set = false;
+    caps_doubt(&one.rc, 0, mono_add_us(start, 10000000));
+    T_FALSE(ask(&one));
+    one.rc.up_on = true;
+    caps_doubt(&one.rc, 0, mono_add_us(start, 10000000));
     T_TRUE(ask(&one));
 }
 
