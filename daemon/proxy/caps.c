@@ -14,6 +14,9 @@
     (INT64_C(10) * 1000000) /* so long an error without a code is another's fault                  \
                              */
 
+#define PAUSE_MIN_US 1000000
+#define PAUSE_MAX_US 60000000
+
 struct caps {
     uint64_t versions; /* given out */
     struct caps_entry slot[CAPS_SLOTS];
@@ -99,10 +102,10 @@ accept_for(const struct caps_question *q, enum codec_id want)
 }
 
 bool
-caps_ask(
-    struct caps_entry *c, const struct exchange *ex, const struct http_req *r, struct recode *rc)
+caps_ask(struct caps_entry *c, const struct exchange *ex, const struct http_req *r,
+    struct recode *rc, struct mono now)
 {
-    if (c->request_known && c->response_known)
+    if ((c->request_known && c->response_known) || mono_diff_us(now, c->ask_at) < 0)
         return false;
     struct caps_question *q = &rc->question;
     struct errand *e = &rc->probe;
@@ -196,7 +199,21 @@ caps_learn(struct caps *c, const struct caps_question *q, const struct errand *e
     if (!learn(entry, q, e))
         return false;
     entry->version = ++c->versions;
+    entry->ask_at = (struct mono){0};
+    entry->pause_us = 0;
     return true;
+}
+
+/* Of those who asked at the same time, the first one makes the pause. */
+void
+caps_failed(const struct caps_question *q, struct mono now)
+{
+    struct caps_entry *entry = q->of.entry;
+    if (entry->version != q->of.version || mono_diff_us(now, entry->ask_at) < 0)
+        return;
+    int64_t longer = entry->pause_us == 0 ? PAUSE_MIN_US : 2 * entry->pause_us;
+    entry->pause_us = longer < PAUSE_MAX_US ? longer : PAUSE_MAX_US;
+    entry->ask_at = mono_add_us(now, entry->pause_us);
 }
 
 /* A request fails with 62 for its own sake. 18.16 puts no code into the head, and the text may be

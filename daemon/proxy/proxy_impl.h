@@ -479,8 +479,10 @@ struct caps_entry {
     enum codec_id request; /* what bodies may be coded in; while !request_known: what to try next */
     bool request_known;
     bool response_known;
-    bool response_ok;  /* the server codes results when asked */
-    bool with_setting; /* and enable_http_compression=1 must be (or is tried to be) set for it */
+    bool response_ok;   /* the server codes results when asked */
+    bool with_setting;  /* and enable_http_compression=1 must be (or is tried to be) set for it */
+    struct mono ask_at; /* not before, after a question that failed */
+    int64_t pause_us;   /* that this made: it grows with each in a row */
 };
 /* An entry as it was. */
 struct caps_ref {
@@ -500,11 +502,13 @@ void caps_free(struct caps **cp) LOOP_ONLY;
 /* What is known, or an entry that says that nothing is. Good until the next call. */
 struct caps_entry *caps_find(struct caps *c, const struct exchange *ex, struct mono now) LOOP_ONLY;
 /* The next question, put into rc->question and rc->probe; r is the caller's own request. false:
- * none is left, or no memory. */
+ * none is left, it is too early for another, or no memory. */
 bool caps_ask(struct caps_entry *c, const struct exchange *ex, const struct http_req *r,
-    struct recode *rc) LOOP_ONLY;
+    struct recode *rc, struct mono now) LOOP_ONLY;
 /* false: the answer says nothing (the user is not let in, the server is busy). */
 bool caps_learn(struct caps *c, const struct caps_question *q, const struct errand *e) LOOP_ONLY;
+/* The question had no answer, or one that says nothing: the next one is not asked at once. */
+void caps_failed(const struct caps_question *q, struct mono now) LOOP_ONLY;
 /* A request that was sent as the entry said was answered by an error with this code (0: the head
  * names none). If that may be for what we changed in it, it is asked anew. */
 void caps_doubt(const struct recode *rc, int code, struct mono now) LOOP_ONLY;

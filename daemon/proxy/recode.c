@@ -302,7 +302,7 @@ probe_next(struct exchange *ex, struct caps_entry *caps)
     enum err e;
     if (rc->probes >= PROBES_MAX ||
         http_req_parse(r, str_n(rc->origin.p, rc->origin.len), &e) != HTTP_OK ||
-        !caps_ask(caps, ex, r, rc))
+        !caps_ask(caps, ex, r, rc, loop_now(ex->px->loop)))
         return false;
     rc->probes++;
     metric_inc(M_PROBES);
@@ -313,12 +313,23 @@ probe_next(struct exchange *ex, struct caps_entry *caps)
     return true;
 }
 
+/* That says nothing about the next one who comes with the same name. UNKNOWN_USER, WRONG_PASSWORD,
+ * REQUIRED_PASSWORD, IP_ADDRESS_NOT_ALLOWED, AUTHENTICATION_FAILED. */
+static bool
+login_refused(const struct errand *e)
+{
+    int code = e->exception_code;
+    return e->status == 401 || e->status == 403 || (code >= 192 && code <= 195) || code == 516;
+}
+
 /* The request goes on as it would without chmux: what the server allows could not be found out. */
 static void LOOP_ONLY
 probe_failed(struct exchange *ex, const char *why)
 {
     metric_inc(M_PROBES_FAILED);
     ex->rc->probes = PROBES_MAX;
+    if (!login_refused(&ex->rc->probe))
+        caps_failed(&ex->rc->question, loop_now(ex->px->loop));
     LOG_I("coding_probe_failed id=%" PRIu64 " address=%s status=%d exception=%d why=\"%s\"", ex->id,
         uaddr_text(uconn_addr(ex->uc)), ex->rc->probe.status, ex->rc->probe.exception_code, why);
 }

@@ -1,6 +1,7 @@
 """t: re-encoding where the server or the user's rights do not allow it: served without, found out once, counted,
 and never an error that the client would not have had."""
 import threading
+import time
 
 import pytest
 
@@ -8,6 +9,7 @@ import recode
 from helpers import parallel, q
 from recode import BLOCKS, LINKS, compressed, decode_all, encode
 from rig import chblocks, http1
+from rig.wait import wait_until
 
 ROWS = b"".join(b"%d\trow %d\n" % (i, i) for i in range(5000))
 SELECT = "SELECT number AS n, toString(number) AS s FROM system.numbers LIMIT 20000"
@@ -377,6 +379,61 @@ def test_a_server_that_is_replaced_by_an_older_one(chmuxd, fake, status, code):
     assert r.status == int(status[:3]) and f"Code: {code}".encode() in r.body, r
     assert [insert_one(c).status for _ in range(3)] == [200] * 3
     assert [coding for coding, _ in server.got] == ["zstd", "zstd"] + ["gzip"] * 3, server.got
+
+
+ANSWERS = {
+    "garbage": b"hello\r\n\r\n",
+    "busy": b"HTTP/1.1 500 Internal Server Error\r\nX-ClickHouse-Exception-Code: 202\r\nContent-Length: 2\r\n\r\nno",
+    "somebody-else": b"HTTP/1.1 301 Moved\r\nLocation: /x\r\nContent-Length: 0\r\n\r\n",
+    "none": None,
+}
+
+
+@pytest.mark.parametrize("name", ANSWERS)
+def test_a_question_without_an_answer_is_not_asked_by_everybody(chmuxd, fake, name):
+    """Requests go plain meanwhile; there is at least a second between two questions (or their second attempts on a
+    fresh connection), and once they are answered bodies are coded."""
+    server = Server(codings=("zstd",), needs_setting=False)
+    healed = threading.Event()
+
+    def script(conn):
+        while (h := conn.head()) is not None and conn.body(h) is not None:
+            if recode.is_probe(h) and not healed.is_set():
+                if ANSWERS[name] is None:
+                    return
+                conn.send(ANSWERS[name])
+                continue
+            server.got.append((h.header("Content-Encoding"), None))
+            conn.send(server.answer(h)[1])
+
+    up = fake(script)
+    c = chmuxd(up.url, upstream__request_compression="zstd", upstream__pool_size=2)
+    began = time.monotonic()
+    for _ in range(30):
+        assert insert_one(c).status == 200
+    questions = len([h for _, h in up.heads if recode.is_probe(h)])
+    assert questions <= 2 * (1 + int(time.monotonic() - began)), questions
+    assert server.got == [(None, None)] * 30
+    healed.set()
+    wait_until(lambda: insert_one(c).status == 200 and server.got[-1][0] == "zstd", what="coded bodies")
+
+
+@pytest.mark.parametrize("code", [192, 193, 194, 516])
+def test_a_refused_login_says_nothing_about_the_next(chmuxd, fake, code):
+    """The same user name with the right password is asked for, and coded, at once."""
+    server = Server(codings=("zstd",), needs_setting=False)
+
+    def script(conn):
+        while (h := conn.head()) is not None and conn.body(h) is not None:
+            wrong = h.header("X-ClickHouse-Key") == "wrong"
+            conn.send((server.error("500 Internal Server Error", code) if wrong else server.answer(h))[1])
+
+    up = fake(script)
+    c = chmuxd(up.url, upstream__request_compression="zstd")
+    for _ in range(3):
+        assert insert_one(c, login("alice", "wrong")).status == 500
+    assert insert_one(c, login("alice", "secret")).status == 200
+    assert up.heads[-1][1].header("Content-Encoding") == "zstd", up.heads[-1][1].raw
 
 
 def test_other_errors_raise_no_question(chmuxd, fake):

@@ -72,7 +72,7 @@ entry_of(struct asker *a)
 static bool LOOP_ONLY
 ask(struct asker *a)
 {
-    return caps_ask(entry_of(a), &a->ex, &a->req, &a->rc);
+    return caps_ask(entry_of(a), &a->ex, &a->req, &a->rc, start);
 }
 
 /* How 18.16 answers: gzip alone, and results only with the setting. */
@@ -237,6 +237,68 @@ test_an_error_without_a_code(void **state)
     T_TRUE(ask(&one));
 }
 
+static bool LOOP_ONLY
+asks_at(struct asker *a, int64_t ms)
+{
+    struct mono now = mono_add_us(start, ms * 1000);
+    return caps_ask(caps_find(caps, &a->ex, now), &a->ex, &a->req, &a->rc, now);
+}
+
+static void LOOP_ONLY
+fails_at(struct asker *a, int64_t ms)
+{
+    caps_failed(&a->rc.question, mono_add_us(start, ms * 1000));
+}
+
+/* 1, 2, 4, ... 60, 60 seconds; an answer ends it. */
+static void
+test_a_question_that_fails(void **state)
+{
+    (void)state;
+    thr_check_loop();
+    int64_t now = 0, pause = 1000;
+    for (int i = 0; i < 9; i++) {
+        T_TRUE(asks_at(&one, now));
+        fails_at(&one, now);
+        T_FALSE(asks_at(&one, now + pause - 1));
+        now += pause;
+        pause = pause > 30000 ? 60000 : 2 * pause;
+    }
+    T_TRUE(asks_at(&one, now));
+    T_TRUE(old_server_answers(&one));
+    T_TRUE(asks_at(&one, now));
+    fails_at(&one, now);
+    T_TRUE(asks_at(&one, now + 1000));
+}
+
+static void
+test_questions_that_fail_together(void **state)
+{
+    (void)state;
+    thr_check_loop();
+    T_TRUE(asks_at(&one, 0));
+    T_TRUE(asks_at(&two, 0));
+    fails_at(&one, 5000);
+    fails_at(&two, 5001); /* it does not make the pause longer */
+    T_FALSE(asks_at(&one, 5999));
+    T_TRUE(asks_at(&one, 6000));
+}
+
+/* One is lost, the other answered: it can be done. */
+static void
+test_an_answer_after_a_failure(void **state)
+{
+    (void)state;
+    thr_check_loop();
+    T_TRUE(asks_at(&one, 0));
+    T_TRUE(asks_at(&two, 0));
+    fails_at(&one, 10);
+    T_TRUE(old_server_answers(&two));
+    T_TRUE(asks_at(&two, 20));
+    fails_at(&one, 30); /* of what is known by now */
+    T_TRUE(asks_at(&two, 40));
+}
+
 int
 main(void)
 {
@@ -248,6 +310,9 @@ main(void)
         cmocka_unit_test_setup_teardown(test_a_refusal_is_asked_anew, setup, teardown),
         cmocka_unit_test_setup_teardown(test_a_late_refusal, setup, teardown),
         cmocka_unit_test_setup_teardown(test_an_error_without_a_code, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_a_question_that_fails, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_questions_that_fail_together, setup, teardown),
+        cmocka_unit_test_setup_teardown(test_an_answer_after_a_failure, setup, teardown),
     };
     return TEST_MAIN(tests);
 }
