@@ -87,8 +87,10 @@ interim_head(struct exchange *ex)
     ex->listed.len = 0;
     ex->exception_code = 0;
     ex->saw_progress = false;
-    if (ex->rc != NULL)
+    if (ex->rc != NULL) {
         ex->rc->held.len = 0;
+        ex->rc->coding = CODEC_IDENTITY;
+    }
     return STEP_MOVED;
 }
 

@@ -453,6 +453,25 @@ def test_a_client_that_leaves_in_the_middle_of_a_body(ch26, link):
             assert ch26.sql(STORED) == "0\n", side
 
 
+@pytest.mark.parametrize("coding", [None, "zstd"])
+@pytest.mark.parametrize("early", ["gzip", "zstd", "br, gzip"])
+def test_an_interim_head_says_nothing_about_the_answer(chmuxd, fake, early, coding):
+    """A Content-Encoding in a 103 is that of the 103."""
+    body = encode(coding or "plain", b"the answer\n" * 50)
+
+    def script(conn):
+        while (h := recode.mine(conn)) is not None and conn.body(h) is not None:
+            conn.send(b"HTTP/1.1 103 Early Hints\r\nContent-Encoding: %s\r\n\r\n" % early.encode())
+            conn.send(b"HTTP/1.1 200 OK\r\nConnection: Keep-Alive\r\n%sContent-Length: %d\r\n\r\n%s" % (
+                b"Content-Encoding: %s\r\n" % coding.encode() if coding else b"", len(body), body))
+
+    c = chmuxd(fake(script).url, upstream__response_compression="zstd")
+    for _ in range(2):
+        r = c.ask("GET", q("SELECT 1", query_id=recode.new_id()))
+        assert r.status == 200 and r.complete and r.interim == ["HTTP/1.1 103 Early Hints"], r
+        assert r.header("Content-Encoding") is None and r.body == b"the answer\n" * 50, r
+
+
 def test_codec_errors_are_counted_and_logged_once(chmuxd, fake):
     c = chmuxd(fake(recode.serve_ok).url, upstream__request_compression="zstd", upstream__compression_min_size=0)
     body = encode("gzip", ROWS)
