@@ -104,6 +104,16 @@ on_timeout(void *arg)
 }
 
 static void LOOP_ONLY
+log_kill(struct str query_id, const struct uaddr *at)
+{
+    const struct log_field f[] = {
+        {"query_id", LOG_STR, query_id, 0},
+        {"address", LOG_STR, str_of(uaddr_text(at)), 0},
+    };
+    log_fields(LOG_DEBUG, "kill_query", f, COUNT_OF(f));
+}
+
+static void LOOP_ONLY
 kill_query(struct upstream *up, struct str head, struct str query_id, struct uaddr *at)
 {
     struct proxy *px = up->px;
@@ -125,7 +135,7 @@ kill_query(struct upstream *up, struct str head, struct str query_id, struct uad
     ch_kill_request(&k->errand.request, &px->req, uaddr_authority(at), query_id);
     if (!buf_ok(&k->errand.request))
         goto fail;
-    LOG_D("kill_query query_id=\"" STR_FMT "\" address=%s", STR_ARG(query_id), uaddr_text(at));
+    log_kill(query_id, at);
     k->at = uaddr_ref(at);
     k->waiter =
         (struct upool_waiter){.granted = on_granted, .failed = on_refused, .arg = k, .pin = k->at};

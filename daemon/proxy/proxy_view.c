@@ -347,8 +347,11 @@ proxy_kill(struct proxy *px, uint64_t exchange)
         struct exchange *ex = CONTAINER_OF(node, struct exchange, link);
         if (ex->id != exchange)
             continue;
-        LOG_I("exchange_killed id=%" PRIu64 " query_id=\"" STR_FMT "\"", ex->id,
-            STR_ARG(str_n(ex->ch.query_id, ex->ch.query_id_len)));
+        const struct log_field f[] = {
+            {"id", LOG_NUM, STR_NULL, (int64_t)ex->id},
+            {"query_id", LOG_STR, str_n(ex->ch.query_id, ex->ch.query_id_len), 0},
+        };
+        log_fields(LOG_INFO, "exchange_killed", f, COUNT_OF(f));
         exchange_kill(ex);
         return true;
     }

@@ -522,10 +522,15 @@ tell_error(const struct exchange *ex, const struct pipe *p, bool request, char *
     const struct pipe_error *pe = pipe_error(p);
     metric_inc(request ? M_CODEC_ERRORS_CLIENT : M_CODEC_ERRORS_UPSTREAM);
     snprintf(text, len, "%s: %s at byte %" PRIu64, codec_name(pe->codec), pe->why, pe->offset);
-    LOG_W("codec_error id=%" PRIu64 " direction=%s codec=%s offset=%" PRIu64
-          " why=\"%s\" query_id=\"" STR_FMT "\"",
-        ex->id, request ? "request" : "response", codec_name(pe->codec), pe->offset, pe->why,
-        STR_ARG(str_n(ex->ch.query_id, ex->ch.query_id_len)));
+    const struct log_field f[] = {
+        {"id", LOG_NUM, STR_NULL, (int64_t)ex->id},
+        {"direction", LOG_STR, request ? STR("request") : STR("response"), 0},
+        {"codec", LOG_STR, str_of(codec_name(pe->codec)), 0},
+        {"offset", LOG_NUM, STR_NULL, (int64_t)pe->offset},
+        {"why", LOG_STR, str_of(pe->why), 0},
+        {"query_id", LOG_STR, str_n(ex->ch.query_id, ex->ch.query_id_len), 0},
+    };
+    log_fields(LOG_WARN, "codec_error", f, COUNT_OF(f));
     if (strcmp(pe->why, CODEC_OUT_OF_MEMORY) == 0)
         return ERR_NOMEM;
     return request ? ERR_BAD_ENCODING : ERR_UPSTREAM_ENCODING;

@@ -1,6 +1,7 @@
 """t: re-encoding and what goes wrong: exceptions inside results, streams that the server cuts or breaks, and
 bodies that a client cuts or breaks. A client sees a whole response if and only if the server's was whole
 (P3), and the server gets a whole request if and only if the client's was."""
+import json
 import os
 import re
 import zlib
@@ -482,3 +483,20 @@ def test_codec_errors_are_counted_and_logged_once(chmuxd, fake):
     wait_until(lambda: query_id in c.stderr, what="the log line")
     lines = [line for line in c.stderr_lines if query_id in line and "gzip" in line]
     assert len(lines) == 1 and "request" in lines[0] and re.search(r"(byte|offset|at)[_a-z]*=\d+", lines[0]), lines
+
+
+@pytest.mark.parametrize("log_format", ["text", "json"])
+def test_a_query_id_cannot_forge_what_is_logged_of_a_codec_error(chmuxd, fake, log_format):
+    """A quote or a line end in it adds neither a field nor a line."""
+    c = chmuxd(fake(recode.serve_ok).url, upstream__request_compression="zstd", log__format=log_format)
+    query_id = f'{recode.new_id()} "\nerror why="forged" \\'
+    r = c.ask("POST", q("INSERT INTO t FORMAT TSV", query_id=query_id, decompress="1"), (), b"x" * 3000)
+    chmux_error(r, "bad_encoding", 400)
+    wait_until(lambda: "codec_error" in c.stderr, what="the log line")
+    line = next(line for line in c.stderr_lines if "codec_error" in line)
+    if log_format == "json":
+        fields = json.loads(line)
+        assert fields["event"] == "codec_error" and fields["query_id"] == query_id and fields["why"] != "forged", line
+    else:
+        names = re.findall(r'(\w+)=(?:"(?:[^"\\]|\\.)*"|\S+)', line)
+        assert names == ["id", "direction", "codec", "offset", "why", "query_id"], line
