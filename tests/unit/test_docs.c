@@ -168,6 +168,9 @@ event_at(const char *p)
     }
     if (strncmp(p, "log_fields(LOG_", 15) != 0 && strncmp(p, "log_lines(LOG_", 14) != 0)
         return NULL;
+    p += strcspn(p, "(") + 5;
+    if (strchr("EWI", *p) == NULL) /* nobody has to do anything about what is at debug */
+        return NULL;
     p += strcspn(p, ",");
     return p + strcspn(p, "\"") + 1;
 }

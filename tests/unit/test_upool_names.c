@@ -1,4 +1,5 @@
-/* Pools whose servers have names: looked up again, with many addresses, with some that lead nowhere. */
+/* Pools whose servers have names: looked up again, with many addresses, with some that lead
+ * nowhere. */
 #include "test_upool.h"
 
 #include <netdb.h>
