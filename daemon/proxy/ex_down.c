@@ -331,6 +331,7 @@ note_received(struct exchange *ex)
     if (ex->got_byte)
         return;
     ex->got_byte = true;
+    uconn_answered(ex->uc);
     ex->first = ex->progress;
     metric_observe_us(ex->upstream->metrics, H_FIRST_BYTE, mono_diff_us(ex->first, ex->start));
 }

@@ -156,6 +156,22 @@ ex_requeue(struct exchange *ex, enum metric_id reason, bool fresh)
     upool_wait_urgent(ex->upstream->pool, &ex->waiter);
 }
 
+static void LOOP_ONLY
+tell_lost(const struct exchange *ex, const char *why, const char *hint)
+{
+    const struct log_field f[] = {
+        {"id", LOG_NUM, STR_NULL, (int64_t)ex->id},
+        {"conn", LOG_NUM, STR_NULL, (int64_t)uconn_id(ex->uc)},
+        {"address", LOG_STR, str_of(uaddr_text(uconn_addr(ex->uc))), 0},
+        {"answered", LOG_NUM, STR_NULL, ex->got_byte},
+        {"why", LOG_STR, str_of(why), 0},
+        {"user", LOG_STR, str_n(ex->ch.user, ex->ch.user_len), 0},
+        {"query_id", LOG_STR, str_n(ex->ch.query_id, ex->ch.query_id_len), 0},
+        {"hint", LOG_STR, hint == NULL ? STR_NULL : str_of(hint), 0},
+    };
+    log_fields(LOG_WARN, "upstream_lost", f, COUNT_OF(f) - (hint == NULL));
+}
+
 void
 ex_upstream_lost(struct exchange *ex, const char *why)
 {
@@ -164,13 +180,14 @@ ex_upstream_lost(struct exchange *ex, const char *why)
     if (!ex->got_byte)
         uconn_died_unanswered(uc);
     if (!again) {
-        LOG_W("upstream_lost id=%" PRIu64 " conn=%" PRIu64 " address=%s answered=%d why=\"%s\"",
-            ex->id, uconn_id(uc), uaddr_text(uconn_addr(uc)), ex->got_byte, why);
+        const char *hint = ex->got_byte ? NULL : uconn_silence_hint(uc);
+        tell_lost(ex, why, hint);
         /* A TLS server may refuse our certificate only now; else the error says it all. */
         if (ex_recodes_down(ex) && ex->rc->down.pipe != NULL)
             ex_cut(ex, ERR_UPSTREAM_CLOSED);
         else
-            ex_fail(ex, ERR_UPSTREAM_CLOSED, conn_tls_reason(uconn_stream(uc)));
+            ex_fail(
+                ex, ERR_UPSTREAM_CLOSED, hint != NULL ? hint : conn_tls_reason(uconn_stream(uc)));
         return;
     }
     metric_inc_in(ex->upstream->metrics, M_RETRIES);

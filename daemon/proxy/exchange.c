@@ -436,11 +436,20 @@ on_granted(void *arg, struct uconn *uc)
     ex_lease(ex, uc);
 }
 
+/* Who asks is not told which servers there are: what names them is for the log alone. */
+static const char *
+public_reason(const char *detail)
+{
+    static const char naming[] = "certificate is for ";
+    bool names = detail != NULL && strncmp(detail, naming, sizeof naming - 1) == 0;
+    return names ? "the server's certificate is for another name" : detail;
+}
+
 static void
 on_refused(void *arg, enum err e, const char *detail)
 {
     thr_check_loop();
-    ex_fail(OBJ_CAST(struct exchange, arg, EXCHANGE_MAGIC), e, detail);
+    ex_fail(OBJ_CAST(struct exchange, arg, EXCHANGE_MAGIC), e, public_reason(detail));
 }
 
 struct exchange *

@@ -344,8 +344,24 @@ uconn_died_unanswered(struct uconn *uc)
     }
     if (++a->unanswered >= UNANSWERED_MAX) {
         a->unanswered = 0;
-        uaddr_failed(a, "connections end without an answer");
+        const char *hint = uconn_silence_hint(uc);
+        uaddr_failed(a, hint != NULL ? hint : "connections end without an answer");
     }
+}
+
+void
+uconn_answered(struct uconn *uc)
+{
+    uc->addr->has_answered = true;
+}
+
+const char *
+uconn_silence_hint(const struct uconn *uc)
+{
+    bool silent = uc->served == 0 && !uc->addr->has_answered && conn_is_plain(&uc->conn);
+    return silent ? "the connection ended without an answer: if this port speaks TLS, write "
+                    "https:// in the upstream url"
+                  : NULL;
 }
 
 /* What the last answer does not have. */

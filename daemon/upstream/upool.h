@@ -124,6 +124,10 @@ void uconn_close(struct uconn *uc, enum metric_id reason) LOOP_ONLY;
  * age to the same address with it; fresh ones that do so again and again eject the address. Call
  * before uconn_close(). */
 void uconn_died_unanswered(struct uconn *uc) LOOP_ONLY;
+/* Something came back. */
+void uconn_answered(struct uconn *uc) LOOP_ONLY;
+/* Its address has never answered, and no TLS is spoken with it: what may be wrong. Else NULL. */
+const char *uconn_silence_hint(const struct uconn *uc) LOOP_ONLY;
 
 /* Counted, so that a session may keep its address. */
 struct uaddr *uaddr_ref(struct uaddr *a) LOOP_ONLY;

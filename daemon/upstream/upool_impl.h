@@ -44,6 +44,7 @@ struct uaddr {
     struct mono ejected_at;
     struct mono silent_at; /* it was left for another after a short try; 0: not since it worked */
     int unanswered;        /* in a row, fresh connections that died without an answer */
+    bool has_answered;
     size_t connecting, active, idle;
     uint64_t leases; /* given out, ever: the tie-break between equally loaded ones */
     struct timer probe_timer;

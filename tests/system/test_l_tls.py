@@ -49,8 +49,26 @@ def test_a_bad_certificate_is_refused_and_says_why(ch26, pki, terminator, chmuxd
     c = chmuxd(t.url, upstream__tls_ca_file=pki.ca)
     r = chmux_error(c.ask("GET", q("SELECT 1")), "upstream_connect", 503, 210)
     said(c, r, why)
+    assert "localhost" not in r.text  # names are for the log
     assert c.metric(FULL) == 0
     assert c.metric('chmux_upstream_connects_total{result="failed"}') >= 1
+
+
+def test_http_to_a_port_that_speaks_tls_says_so(ch26, pki, terminator, fake, chmuxd):
+    """Most TLS servers end such a connection without a word."""
+    c = chmuxd(f"http://127.0.0.1:{terminator(pki.good, ch26.addr).port}")
+    for method in ("POST", "GET"):
+        r = chmux_error(c.ask(method, q("SELECT 1")), "upstream_closed", 502)
+        assert "if this port speaks TLS, write https://" in r.text
+    wait_until(lambda: "https://" in c.stderr)
+
+    def script(conn):  # one that has answered before crashed, most likely
+        if conn.request() is not None and conn.number == 1:
+            conn.send(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
+
+    c = chmuxd(fake(script).url)
+    assert c.ask("GET", q("SELECT 1")).status == 200
+    assert "https://" not in chmux_error(c.ask("POST", q("SELECT 1")), "upstream_closed", 502).text
 
 
 def test_the_system_cas_do_not_trust_the_test_ca(ch26, pki, terminator, chmuxd):
