@@ -195,6 +195,43 @@ same_server(const struct config_url *a, const struct config_url *b)
     return str_eq_nocase(without_last_dot(x), without_last_dot(y));
 }
 
+/* Would a connection to this server come in by that listener? */
+static bool
+leads_back(const struct config_url *u, const char *listen)
+{
+    struct config_address a, b;
+    char why[CONFIG_WHY_MAX], text[sizeof u->host + 8];
+    struct str at = str_of(listen);
+    if (!config_parse_address(at, &a, why, sizeof(why)) || a.is_unix || a.port != u->port)
+        return false;
+    bool named = str_eq_nocase(str_of(u->host), STR("localhost")),
+         v6 = strchr(u->host, ':') != NULL;
+    snprintf(text, sizeof text, v6 ? "[%s]:1" : "%s:1", u->host);
+    bool local =
+        named || (config_parse_address(str_of(text), &b, why, sizeof(why)) && b.is_loopback);
+    while (at.len > 0 && at.p[at.len - 1] != ':')
+        at.len--;
+    at.len--;
+    if (at.len > 2 && at.p[0] == '[')
+        at = str_n(at.p + 1, at.len - 2);
+    bool any = str_eq(at, STR("*")) || str_eq(at, STR("0.0.0.0")) || str_eq(at, STR("::"));
+    return str_eq_nocase(at, str_of(u->host)) || (any && local) || (named && a.is_loopback);
+}
+
+/* chmux in front of itself. */
+static void
+check_no_circle(
+    struct config_loader *l, const struct subject *s, const struct config_url *u, const char *url)
+{
+    char q[CONFIG_QUOTE_MAX];
+    for (size_t i = 0; i < l->c->listen_count; i++)
+        if (leads_back(u, l->c->listen[i].address))
+            complain(l, FAIL, s,
+                "%s is chmux itself, by listener \"%s\" (%s); give ClickHouse or that listener "
+                "another port",
+                config_quote(str_of(url), q), l->c->listen_name[i], l->c->listen[i].address);
+}
+
 /* Each URL by itself was checked when it was set. */
 static void
 check_urls(struct config_loader *l, size_t nth)
@@ -211,6 +248,7 @@ check_urls(struct config_loader *l, size_t nth)
                 "port %u is usually ClickHouse's native protocol; chmux speaks HTTP (8123, or 8443 "
                 "with TLS)",
                 (unsigned)a.port);
+        check_no_circle(l, &s, &a, list->item[i]);
         for (size_t j = 0; j < i; j++)
             if (config_parse_url(str_of(list->item[j]), &b, why, sizeof(why)) &&
                 same_server(&a, &b))
@@ -317,48 +355,6 @@ was_passed(const struct config_source *src, const char *name)
         if (strcmp(src->passed_names[i], name) == 0)
             return true;
     return false;
-}
-
-/* Would a connection to this server come in by that listener? */
-static bool
-leads_back(const struct config_url *u, const char *listen)
-{
-    struct config_address a, b;
-    char why[CONFIG_WHY_MAX], text[sizeof u->host + 8];
-    struct str at = str_of(listen);
-    if (!config_parse_address(at, &a, why, sizeof(why)) || a.is_unix || a.port != u->port)
-        return false;
-    bool named = str_eq_nocase(str_of(u->host), STR("localhost")),
-         v6 = strchr(u->host, ':') != NULL;
-    snprintf(text, sizeof text, v6 ? "[%s]:1" : "%s:1", u->host);
-    bool local =
-        named || (config_parse_address(str_of(text), &b, why, sizeof(why)) && b.is_loopback);
-    while (at.len > 0 && at.p[at.len - 1] != ':')
-        at.len--;
-    at.len--;
-    if (at.len > 2 && at.p[0] == '[')
-        at = str_n(at.p + 1, at.len - 2);
-    bool any = str_eq(at, STR("*")) || str_eq(at, STR("0.0.0.0")) || str_eq(at, STR("::"));
-    return str_eq_nocase(at, str_of(u->host)) || (any && local) || (named && a.is_loopback);
-}
-
-static void
-check_no_circle(struct config_loader *l, size_t nth)
-{
-    const struct config_list *list = &l->c->upstream[nth].url;
-    struct subject s = SUBJECT_OF(upstream, nth, "url");
-    char q[CONFIG_QUOTE_MAX], why[CONFIG_WHY_MAX];
-    for (size_t i = 0; i < list->count; i++) {
-        struct config_url u;
-        bool parsed = config_parse_url(str_of(list->item[i]), &u, why, sizeof(why));
-        for (size_t j = 0; parsed && j < l->c->listen_count; j++)
-            if (leads_back(&u, l->c->listen[j].address))
-                complain(l, FAIL, &s,
-                    "%s is chmux itself, by listener \"%s\" (%s); give ClickHouse or that listener "
-                    "another port",
-                    config_quote(str_of(list->item[i]), q), l->c->listen_name[j],
-                    l->c->listen[j].address);
-    }
 }
 
 static void
@@ -535,7 +531,6 @@ config_cross_check(struct config_loader *l)
         check_has_url(l, i);
         check_orders(l, i);
         check_urls(l, i);
-        check_no_circle(l, i);
         check_certificate_pair(l, i);
         check_tls(l, i);
     }
