@@ -14,6 +14,8 @@
 #include "base/thread.h"
 
 #define TLS_SESSIONS_MAX 32
+/* Begins the reason of tls_why() that has names in it. */
+#define TLS_WRONG_NAME "certificate is for "
 
 struct tls_ctx;
 struct tls_options {

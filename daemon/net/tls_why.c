@@ -154,7 +154,7 @@ why_verify(const struct tls_link *link, long result, const char *server_name, ch
         break;
     case X509_V_ERR_HOSTNAME_MISMATCH:
     case X509_V_ERR_IP_ADDRESS_MISMATCH:
-        snprintf(out, len, "certificate is for %s, not for %s", text, server_name);
+        snprintf(out, len, TLS_WRONG_NAME "%s, not for %s", text, server_name);
         break;
     case X509_V_ERR_DEPTH_ZERO_SELF_SIGNED_CERT:
         snprintf(out, len, "unknown issuer (self-signed certificate); see tls_ca_file");

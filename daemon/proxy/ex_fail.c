@@ -51,6 +51,14 @@ clear_out(struct exchange *ex)
     ex->out_sent = ex->out_ready = ex->out_mark = 0;
 }
 
+/* Who asks is not told which servers there are; the log and the control API name them. */
+static const char *
+public_reason(const char *detail)
+{
+    bool names = detail != NULL && str_starts_nocase(str_of(detail), STR(TLS_WRONG_NAME));
+    return names ? "the server's certificate is for another name" : detail;
+}
+
 /* The server may still work on what we give up. */
 static void LOOP_ONLY
 give_up_query(struct exchange *ex, enum err e)
@@ -90,7 +98,8 @@ ex_fail(struct exchange *ex, enum err e, const char *detail)
     bool request_gone = http_body_is_done(&ex->up_body) && ex->up_valid == 0;
     bool keep = ex->client_keep && request_gone && !px->draining;
     clear_out(ex);
-    ch_error_response(&ex->out, e, detail, ex->minor, keep, ex->method == HTTP_M_HEAD);
+    ch_error_response(
+        &ex->out, e, public_reason(detail), ex->minor, keep, ex->method == HTTP_M_HEAD);
     if (!buf_ok(&ex->out)) {
         buf_fini(&ex->out);
         ex_goto(ex, EX_REPLYING);

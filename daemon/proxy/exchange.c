@@ -180,10 +180,17 @@ closing_way(const struct exchange *ex)
     return waits ? FAREWELL_LINGER : FAREWELL_CLOSE;
 }
 
+/* Is the end of the connection the end of the body? */
+static bool
+ends_by_close(const struct exchange *ex)
+{
+    return ex->dechunk || ex->framing == HTTP_BODY_CLOSE;
+}
+
 static void LOOP_ONLY
 ex_finish(struct exchange *ex)
 {
-    if (ex->cut && (ex->dechunk || ex->framing == HTTP_BODY_CLOSE))
+    if (ex->cut && ends_by_close(ex))
         ex_end(ex, FAREWELL_CUT);
     else if (ex->cut || ex->down_closing)
         ex_end(ex, closing_way(ex));
@@ -191,20 +198,13 @@ ex_finish(struct exchange *ex)
         ex_end(ex, FAREWELL_KEEP);
 }
 
-/* It may be there still: one that only stopped reading, or half-closed. Where the end of the
- * connection is the end of the body, what it got must not look whole. */
-static void LOOP_ONLY
-spoil_end(struct exchange *ex)
-{
-    bool by_close = ex->dechunk || ex->framing == HTTP_BODY_CLOSE;
-    if (by_close && !ex->tunnel && ex_has_begun(ex))
-        conn_reset_on_close(&ex->client->conn);
-}
-
 void
 ex_client_gone(struct exchange *ex)
 {
-    spoil_end(ex);
+    /* It may be there still: one that only stopped reading, or half-closed. What it got must not
+     * look whole. */
+    if (ends_by_close(ex) && !ex->tunnel && ex_has_begun(ex))
+        conn_reset_on_close(&ex->client->conn);
     if (ex->upstream->cfg->on_disconnect == ON_DISCONNECT_KILL)
         kill_query_of(ex);
     ex_leave_upstream(ex, M_CLOSE_GONE);
@@ -436,20 +436,11 @@ on_granted(void *arg, struct uconn *uc)
     ex_lease(ex, uc);
 }
 
-/* Who asks is not told which servers there are: what names them is for the log alone. */
-static const char *
-public_reason(const char *detail)
-{
-    static const char naming[] = "certificate is for ";
-    bool names = detail != NULL && strncmp(detail, naming, sizeof naming - 1) == 0;
-    return names ? "the server's certificate is for another name" : detail;
-}
-
 static void
 on_refused(void *arg, enum err e, const char *detail)
 {
     thr_check_loop();
-    ex_fail(OBJ_CAST(struct exchange, arg, EXCHANGE_MAGIC), e, public_reason(detail));
+    ex_fail(OBJ_CAST(struct exchange, arg, EXCHANGE_MAGIC), e, detail);
 }
 
 struct exchange *

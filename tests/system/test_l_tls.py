@@ -46,10 +46,12 @@ def test_tls_with_a_ca_folder(ch26, pki, terminator, chmuxd, tmp_path):
 @pytest.mark.parametrize("cert,why", [("expired", "expired"), ("wrong_host", "host|name"), ("unknown_issuer", "issuer|unable to get|self.signed|unknown|not trusted")])
 def test_a_bad_certificate_is_refused_and_says_why(ch26, pki, terminator, chmuxd, cert, why):
     t = terminator(getattr(pki, cert), ch26.addr)
-    c = chmuxd(t.url, upstream__tls_ca_file=pki.ca)
+    c = chmuxd(t.url, upstream__tls_ca_file=pki.ca, admin__tcp_access="read")
     r = chmux_error(c.ask("GET", q("SELECT 1")), "upstream_connect", 503, 210)
     said(c, r, why)
-    assert "localhost" not in r.text  # names are for the log
+    assert "localhost" not in r.text  # names are for the log and the control API
+    known = ask(c.admin_addr, "GET", "/api/v1/errors", host="127.0.0.1").text
+    assert ("not for localhost" in known) == (cert == "wrong_host"), known
     assert c.metric(FULL) == 0
     assert c.metric('chmux_upstream_connects_total{result="failed"}') >= 1
 
