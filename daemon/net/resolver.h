@@ -13,8 +13,8 @@
  *            itself. Numeric hosts are answered (through a deferred call) without them.
  * Ordering   None: a later look-up may be answered first.
  * Shutdown   resolver_free() calls nobody back and is not called from fn (use loop_defer). It does
- *            not wait for a getaddrinfo() that hangs: the threads are detached and what they share
- * is freed by whoever leaves last.
+ *            not wait for a getaddrinfo() that hangs: the threads are detached, and who leaves last
+ *            frees what they share.
  */
 #include "net/addr.h"
 #include "rt/loop.h"

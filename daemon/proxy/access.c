@@ -106,16 +106,23 @@ put_query(const struct exchange *ex, struct str target, struct buf *out, size_t 
 
 /* ---- lines ---- */
 
+/* id 0: of no request. */
+static void LOOP_ONLY
+add_who(struct line *l, uint64_t id, struct client *c)
+{
+    add_num(l, "id", (int64_t)id);
+    add_num(l, "client", (int64_t)c->id);
+    client_peer(c, l->peer);
+    add_str(l, "peer", str_of(l->peer));
+}
+
 /* Fields of both kinds of line; target NULL: without it. */
 static void LOOP_ONLY
 add_common(struct line *l, const struct exchange *ex, bool complete, struct str method,
     const struct buf *target)
 {
     struct mono now = loop_now(ex->px->loop);
-    add_num(l, "id", (int64_t)ex->id);
-    add_num(l, "client", (int64_t)ex->client->id);
-    client_peer(ex->client, l->peer);
-    add_str(l, "peer", str_of(l->peer));
+    add_who(l, ex->id, ex->client);
     add_str(l, "user", str_n(ex->ch.user, ex->ch.user_len));
     add_str(l, "query_id", str_n(ex->ch.query_id, ex->ch.query_id_len));
     add_str(l, "method", method);
@@ -174,10 +181,7 @@ void
 client_log_refused(struct client *c, enum err e, size_t sent)
 {
     struct line l = {.count = 0};
-    add_num(&l, "id", 0);
-    add_num(&l, "client", (int64_t)c->id);
-    client_peer(c, l.peer);
-    add_str(&l, "peer", str_of(l.peer));
+    add_who(&l, 0, c);
     add_num(&l, "status", err_info(e)->status);
     add_num(&l, "exception", err_info(e)->code);
     add_num(&l, "complete", 1);

@@ -10,10 +10,7 @@
 
 #define CAPS_SLOTS   1024                     /* a power of two; a newcomer takes the place */
 #define CAPS_LIFE_US (INT64_C(600) * 1000000) /* servers are upgraded, rights change */
-#define TRUSTED_US                                                                                 \
-    (INT64_C(10) * 1000000) /* so long an error without a code is another's fault                  \
-                             */
-
+#define TRUSTED_US   (INT64_C(10) * 1000000)  /* an error without a code is another's fault */
 #define PAUSE_MIN_US 1000000
 #define PAUSE_MAX_US 60000000
 

@@ -57,16 +57,12 @@ void
 client_peer(struct client *c, char out[ADDR_TEXT_MAX])
 {
     int64_t uid = client_uid(c);
-    struct addr a = {.sa = c->peer.sa};
     if (uid >= 0) {
         snprintf(out, ADDR_TEXT_MAX, "unix:uid=%" PRId64, uid);
     } else if (c->is_unix) {
         snprintf(out, ADDR_TEXT_MAX, "unix");
     } else {
-        if (a.sa.sa_family == AF_INET6)
-            a.in6 = c->peer.in6;
-        else
-            a.in4 = c->peer.in4;
+        struct addr a = {.in6 = c->peer.in6}; /* the larger one */
         addr_format(&a, out);
     }
 }

@@ -331,11 +331,12 @@ cannot_begin(struct uconn *uc, int e)
     bool want = is_want(e);
     if (want)
         uc->had_try = 0; /* it ends early, which says nothing about those that were silent */
-    if (want || is_want_of_ports(&uc->addr->addr, e))
+    if (want || is_want_of_ports(&uc->addr->addr, e)) {
+        uc->refused |= 1ull << uc->addr->index;
         uc->starved = true;
-    else
+    } else {
         refuse_address(uc);
-    uc->refused |= 1ull << uc->addr->index;
+    }
     leave_address(uc);
     return want;
 }
