@@ -19,6 +19,18 @@ accept4(int fd, __SOCKADDR_ARG addr, socklen_t *restrict len, int flags)
     return (int)syscall(SYS_accept4, fd, addr.__sockaddr__, len, flags);
 }
 
+/* So that few are left to take. Returns what it was. */
+static struct rlimit
+lower_limit(void)
+{
+    struct rlimit old, few;
+    T_EQ(getrlimit(RLIMIT_NOFILE, &old), 0);
+    few = old;
+    few.rlim_cur = 128;
+    T_EQ(setrlimit(RLIMIT_NOFILE, &few), 0);
+    return old;
+}
+
 /* Takes all that are left; the last `keep` are given back. */
 static size_t
 exhaust(int fds[], size_t cap, size_t keep)
@@ -57,11 +69,7 @@ test_spare_descriptor_comes_back(void **state)
     struct listener_options o = options("127.0.0.1:0");
     start(&ls, &o);
     int client = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0), fds[256];
-    struct rlimit old, few;
-    T_EQ(getrlimit(RLIMIT_NOFILE, &old), 0);
-    few = old;
-    few.rlim_cur = 128;
-    T_EQ(setrlimit(RLIMIT_NOFILE, &few), 0);
+    struct rlimit old = lower_limit();
     size_t n = exhaust(fds, COUNT_OF(fds), 1);
     T_EQ(connect(client, &ls.addr.sa, ls.addr.len), 0);
     turns(4);
@@ -90,11 +98,7 @@ test_no_descriptors_left(void **state)
         client[i] = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
         T_TRUE(client[i] >= 0);
     }
-    struct rlimit old, few;
-    T_EQ(getrlimit(RLIMIT_NOFILE, &old), 0);
-    few = old;
-    few.rlim_cur = 128;
-    T_EQ(setrlimit(RLIMIT_NOFILE, &few), 0);
+    struct rlimit old = lower_limit();
     size_t n = exhaust(fds, COUNT_OF(fds), 0);
     int64_t before = metric_get(M_REFUSED_MAX_CLIENTS);
     for (size_t i = 0; i < 3; i++) {
@@ -135,11 +139,7 @@ test_accept_rest_without_descriptors(void **state)
     T_TRUE(listener_spare_open());
     for (size_t i = 0; i < COUNT_OF(client); i++)
         client[i] = connect_to(&ls.addr);
-    struct rlimit old, few;
-    T_EQ(getrlimit(RLIMIT_NOFILE, &old), 0);
-    few = old;
-    few.rlim_cur = 128;
-    T_EQ(setrlimit(RLIMIT_NOFILE, &few), 0);
+    struct rlimit old = lower_limit();
     size_t n = exhaust(fds, COUNT_OF(fds), 0);
     int64_t errors = metric_get(M_ACCEPT_ERRORS);
     listener_accept_rest(&ls);

@@ -67,17 +67,7 @@ test_cap_holds_under_random_use(void **state)
             served_close(c); /* any time, leased or not */
     }
     T_TRUE(servers[0].peak >= 4); /* it was used */
-    for (bool busy = true; busy;) {
-        busy = false;
-        for (size_t i = 0; i < WANTS; i++) {
-            T_EQ(x[i].failed, 0);
-            busy = busy || upool_waits(&x[i].w) || x[i].uc != NULL;
-            if (x[i].uc != NULL)
-                release(x[i].uc);
-            x[i].uc = NULL;
-        }
-        turns(1);
-    }
+    all_served(x, WANTS);
     T_EQ(stats().active, 0);
     T_EQ(stats().waiting, 0);
 }

@@ -396,4 +396,35 @@ addr_of(unsigned host)
 }
 
 #define POOL_TEST(fn) cmocka_unit_test_setup_teardown(fn, setup, teardown)
+
+/* The cap holds, here and counted at the servers. */
+static inline void LOOP_ONLY
+expect_cap(void)
+{
+    size_t open = 0;
+    for (size_t i = 0; i < COUNT_OF(servers); i++) {
+        server_sweep(&servers[i]);
+        open += servers[i].open;
+    }
+    struct upool_stats s = stats();
+    T_TRUE(s.connecting + s.active + s.idle + s.closing <= (size_t)cfg.pool_size);
+    T_TRUE(open <= (size_t)cfg.pool_size);
+}
+
+/* Until each has had its lease and given it back. */
+static inline void LOOP_ONLY
+all_served(struct want *x, size_t count)
+{
+    for (bool busy = true; busy;) {
+        busy = false;
+        for (size_t i = 0; i < count; i++) {
+            T_EQ(x[i].failed, 0);
+            busy = busy || upool_waits(&x[i].w) || x[i].uc != NULL;
+            if (x[i].uc != NULL)
+                release(x[i].uc);
+            x[i].uc = NULL;
+        }
+        turns(1);
+    }
+}
 #endif

@@ -165,26 +165,13 @@ test_an_abandoned_probe_is_not_the_last(void **state)
     free(t_captured(c));
 }
 
-static size_t LOOP_ONLY
-open_at_servers(void)
-{
-    size_t open = 0;
-    for (size_t i = 0; i < COUNT_OF(servers); i++) {
-        server_sweep(&servers[i]);
-        open += servers[i].open;
-    }
-    return open;
-}
-
 /* The cap holds, here and counted at the servers, until the address is up again. */
 static void LOOP_ONLY
 turns_until_up(const struct uaddr *a)
 {
     struct mono end = mono_add_us(mono_now(), 10000000);
     while (a->state != UADDR_UP) {
-        struct upool_stats s = stats();
-        T_TRUE(s.connecting + s.active + s.idle + s.closing <= (size_t)cfg.pool_size);
-        T_TRUE(open_at_servers() <= (size_t)cfg.pool_size);
+        expect_cap();
         T_TRUE(mono_diff_us(end, mono_now()) > 0);
         turns(1);
     }

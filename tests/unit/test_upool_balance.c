@@ -160,19 +160,6 @@ random_step(struct want *x)
     }
 }
 
-static void LOOP_ONLY
-check_cap(void)
-{
-    size_t open = 0;
-    for (size_t i = 0; i < COUNT_OF(servers); i++) {
-        server_sweep(&servers[i]);
-        open += servers[i].open;
-    }
-    struct upool_stats s = stats();
-    T_TRUE(s.connecting + s.active + s.idle + s.closing <= (size_t)cfg.pool_size);
-    T_TRUE(open <= (size_t)cfg.pool_size);
-}
-
 /* Servers that are ejected and come back, pins, retries, a tight pool: the cap holds, counted at
  * the servers, and everybody is served. */
 static void
@@ -196,19 +183,9 @@ test_cap_holds_while_servers_come_and_go(void **state)
         if (random_u64() % 4 == 0)
             pool->rebalanced_at = (struct mono){0};
         turns(1);
-        check_cap();
+        expect_cap();
     }
-    for (bool busy = true; busy;) {
-        busy = false;
-        for (size_t i = 0; i < WANTS; i++) {
-            T_EQ(x[i].failed, 0);
-            busy = busy || upool_waits(&x[i].w) || x[i].uc != NULL;
-            if (x[i].uc != NULL)
-                release(x[i].uc);
-            x[i].uc = NULL;
-        }
-        turns(1);
-    }
+    all_served(x, WANTS);
     free(t_captured(c));
     T_TRUE(servers[0].pings + servers[1].pings + servers[2].pings > 0);
 }
